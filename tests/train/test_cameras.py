@@ -1,0 +1,66 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headstudio.errors import UserError
+from headstudio.train.cameras import CameraRanges, sample_cameras
+
+HEAD = SimpleNamespace(unit=0.17, centre=np.array([0.01, 1.6, 0.03], np.float32))
+
+
+def angles(camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distance in units, elevation and azimuth in degrees, measured from the cameras' own centres."""
+    offset = camera.centre.double().numpy() - HEAD.centre
+    distance = np.linalg.norm(offset, axis=1)
+    azimuth = np.degrees(np.arctan2(offset[:, 0], offset[:, 2]))
+    return distance / HEAD.unit, np.degrees(np.arcsin(offset[:, 1] / distance)), azimuth
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 24), seed=st.integers(0, 2**32 - 1))
+def test_every_camera_lies_in_the_ranges_and_looks_at_the_centre(count, seed):
+    ranges = CameraRanges()
+    camera, azimuth = sample_cameras(count, HEAD, 64, ranges, np.random.default_rng(seed))
+    assert len(camera) == count
+    assert azimuth.shape == (count,)
+    distance, elevation, measured = angles(camera)
+    assert np.all((distance > 1.5 - 1e-3) & (distance < 2.0 + 1e-3))
+    assert np.all(np.abs(elevation) < 30 + 1e-3)
+    turn = (azimuth.numpy() - measured + 180) % 360 - 180
+    assert np.abs(turn).max() < 1e-2
+    fov = 2 * torch.atan(32 / camera.intrinsics[:, 1, 1]) * 180 / math.pi
+    assert fov.min() > 40 - 1e-3
+    assert fov.max() < 70 + 1e-3
+    pixels, depth = camera.project(torch.as_tensor(HEAD.centre)[None])
+    assert torch.allclose(pixels, torch.full_like(pixels, 32.0), atol=1e-2)
+    assert depth.min() > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 32), seed=st.integers(0, 2**32 - 1))
+def test_each_slice_of_azimuth_holds_one_camera(count, seed):
+    _, azimuth = sample_cameras(count, HEAD, 8, CameraRanges(), np.random.default_rng(seed))
+    slices = np.floor((azimuth.double().numpy() + 180) / 360 * count * (1 - 1e-7)).astype(int)
+    assert sorted(slices) == list(range(count))
+
+
+def test_same_seed_same_cameras_and_other_seed_other_cameras():
+    one, _ = sample_cameras(4, HEAD, (40, 20), CameraRanges(), np.random.default_rng(3))
+    two, _ = sample_cameras(4, HEAD, (40, 20), CameraRanges(), np.random.default_rng(3))
+    three, _ = sample_cameras(4, HEAD, (40, 20), CameraRanges(), np.random.default_rng(4))
+    assert (one.width, one.height) == (40, 20)
+    assert torch.equal(one.world_to_camera, two.world_to_camera)
+    assert not torch.equal(one.world_to_camera, three.world_to_camera)
+
+
+@pytest.mark.parametrize(
+    "field", [{"distance": (0.0, 1.0)}, {"fov_y": (70.0, 40.0)}, {"elevation": (-95.0, 0.0)}, {"azimuth": (0, 900)}]
+)
+def test_impossible_ranges_are_refused(field):
+    with pytest.raises(UserError, match=next(iter(field))):
+        CameraRanges(**field)
