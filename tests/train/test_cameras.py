@@ -4,11 +4,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from headstudio.errors import UserError
 from headstudio.train.cameras import CameraRanges, sample_cameras
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 HEAD = SimpleNamespace(unit=0.17, centre=np.array([0.01, 1.6, 0.03], np.float32))
 

@@ -1,0 +1,202 @@
+"""Everything that a training run can be told, and the three presets.
+
+The string under each field is its documentation; ``settings_help`` hands the strings to the command line.
+A time in the run is a fraction of its steps, so that a short run keeps the schedule of a long one.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import math
+import textwrap
+from dataclasses import asdict, dataclass, field, fields
+from typing import Literal
+
+from ..errors import UserError
+from .cameras import CameraRanges
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One run. The defaults are the paper's numbers (Sec. 4.3), and its published code's where the paper is silent.
+
+    Raises ``UserError``, which names the field, for a number that makes no sense.
+    """
+
+    steps: int = 10_000
+    """Training steps."""
+    views: int = 8
+    """Pictures per step. All of a step's pictures share one expression and one pose."""
+    render_size: int = 1024
+    """Side of the rendered pictures in pixels. The prior sees them scaled to its own size."""
+
+    points_per_triangle: int = 10
+    """Splats that each triangle of the head starts with (the paper's K)."""
+    initial_opacity: float = 0.1
+    """Opacity of every splat at the start, between 0 and 1."""
+
+    lr_offset: float = 5e-5
+    """Learning rate of the splats' offsets, in units of their triangle's size."""
+    lr_scale: float = 1e-3
+    """Learning rate of the splats' sizes (of their logarithm)."""
+    lr_rotation: float = 1e-2
+    """Learning rate of the splats' rotations (quaternions)."""
+    lr_colour: float = 1.25e-2
+    """Learning rate of the splats' colours."""
+    lr_opacity: float = 1e-2
+    """Learning rate of the splats' opacities (before the sigmoid)."""
+    lr_shape: float = 1e-3
+    """Learning rate of the head's own shape (identity coefficients)."""
+    beta1: float = 0.9
+    """Adam's decay of the mean gradient."""
+    beta2: float = 0.99
+    """Adam's decay of the mean squared gradient."""
+    final_lr: float = 1.0
+    """Every learning rate falls along a cosine to this share of itself at the end of the run; 1 keeps it."""
+    shape_freeze: float = 0.8
+    """Fraction of the run after which the head's shape no longer changes."""
+
+    strategy: Literal["nfsd", "sds"] = "nfsd"
+    """Distillation: nfsd (noise-free score distillation, the paper's Eq. 7) or sds (Eq. 6)."""
+    guidance_scale: float = 7.5
+    """How strongly the prompt pulls (classifier-free guidance, the paper's s)."""
+    negative_scale: float = 1.0
+    """How strongly the negative prompt pushes away (the paper's s_neg)."""
+    control_scale: float = 1.5
+    """Strength of the landmark map on the prior (ControlNet conditioning scale)."""
+    timesteps: tuple[int, int] = (50, 800)
+    """Diffusion timesteps (of 1000) drawn in the first part of the run: lowest and highest."""
+    late_timesteps: tuple[int, int] = (20, 550)
+    """Diffusion timesteps drawn in the rest of the run: lowest and highest."""
+    late_from: float = 0.3
+    """Fraction of the run at which the late timesteps begin."""
+
+    position_weight: float = 0.1
+    """Weight of the penalty on splats that leave their triangle (Eq. 8-9)."""
+    scale_weight: float = 0.1
+    """Weight of the penalty on splats that outgrow their triangle (Eq. 8-9)."""
+    sparsity_weight: float = 0.0
+    """Weight of the mean opacity: above 0, splats that nothing needs fade away. Not in the paper."""
+
+    densify_from: float = 0.06
+    """Fraction of the run at which splats are first cloned and split."""
+    densify_until: float = 0.18
+    """Fraction of the run after which no splat is cloned or split any more."""
+    densify_every: float = 0.03
+    """Fraction of the run between two rounds of densification."""
+    densify_threshold: float = 0.001
+    """A splat is cloned or split where its share of the normalised screen-space gradient exceeds this."""
+    densify_limit: int = 2_000_000
+    """Densification stops at this many splats."""
+    prune_at: tuple[float, ...] = (0.27, 0.3)
+    """Fractions of the run at which faint and outsized splats are removed."""
+    prune_opacity: float = 0.005
+    """Splats fainter than this are pruned."""
+    prune_scale: float = 0.12
+    """Splats larger than this are pruned, in units in which the head is 1.556 wide or high."""
+
+    cameras: CameraRanges = field(default_factory=CameraRanges)
+    """Ranges of the random cameras."""
+    background: Literal["random", "black", "white"] = "random"
+    """Solid colour behind the head: another one for each picture, or always the same."""
+    neutral_share: float = 0.1
+    """Share of the steps that show the head at rest; the others draw a random expression and pose."""
+
+    snapshot_every: int = 500
+    """Steps between two snapshots (the avatar as it is so far); 0 for none."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints, from which a run that was stopped goes on; 0 for none."""
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float | int) and not math.isfinite(number):
+                    raise UserError(f"The setting {spec.name} is {number}; it must be a finite number.")
+        for names, low, high in _RANGES:
+            for name in names.split():
+                value = getattr(self, name)
+                for number in value if isinstance(value, tuple) else (value,):
+                    if not low <= number <= high:
+                        raise UserError(f"The setting {name} is {number:g}; it must lie within {low:g} and {high:g}.")
+        for name in ("timesteps", "late_timesteps"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise UserError(f"The setting {name} is {low}, {high}; the first must not exceed the second.")
+        for name, options in (("strategy", ("nfsd", "sds")), ("background", ("random", "black", "white"))):
+            if getattr(self, name) not in options:
+                raise UserError(
+                    f"The setting {name} is {getattr(self, name)!r}; it must be one of {', '.join(options)}."
+                )
+
+    def to_json(self) -> dict:
+        """Plain numbers, strings, lists and dicts, for provenance and checkpoints."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict) -> TrainSettings:
+        """The inverse of ``to_json``. An unknown or missing field raises ``UserError``."""
+        try:
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+            ranges = {k: tuple(v) for k, v in values.pop("cameras").items()}
+            return TrainSettings(**values, cameras=CameraRanges(**ranges))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"These training settings do not fit this version of HeadStudio: {error}.") from error
+
+
+_RANGES = (
+    ("steps views points_per_triangle densify_limit", 1, 10_000_000),
+    ("render_size", 8, 8192),
+    ("initial_opacity", 1e-3, 0.999),
+    ("lr_offset lr_scale lr_rotation lr_colour lr_opacity lr_shape", 0.0, 10.0),
+    ("beta1 beta2", 0.0, 0.99999),
+    ("final_lr shape_freeze late_from densify_from densify_until prune_at neutral_share", 0.0, 1.0),
+    ("densify_every", 1e-6, 1.0),
+    ("guidance_scale negative_scale control_scale", 0.0, 1000.0),
+    ("timesteps late_timesteps", 0, 999),
+    ("position_weight scale_weight sparsity_weight densify_threshold prune_opacity prune_scale", 0.0, 1e6),
+    ("snapshot_every checkpoint_every", 0, 10_000_000),
+)
+
+PRESETS: dict[str, tuple[str, TrainSettings]] = {
+    "draft": (
+        "minutes on two CPU cores, with the built-in prior",
+        TrainSettings(
+            steps=1200,
+            views=4,
+            render_size=128,
+            points_per_triangle=2,
+            cameras=CameraRanges(distance=(1.8, 2.6), fov_y=(40.0, 55.0)),
+            snapshot_every=100,
+            checkpoint_every=100,
+        ),
+    ),
+    "standard": (
+        "an hour or less on one GPU, with a Stable-Diffusion-class prior",
+        TrainSettings(steps=5_000, views=4, render_size=512, points_per_triangle=6),
+    ),
+    "paper": (
+        "the paper's numbers: about two hours on a 48 GB GPU",
+        TrainSettings(),
+    ),
+}
+
+
+def get_preset(name: str) -> TrainSettings:
+    """The settings of a preset. An unknown name raises ``UserError`` that lists the known ones."""
+    if name not in PRESETS:
+        known = "; ".join(f"{key} ({text})" for key, (text, _) in PRESETS.items())
+        raise UserError(f"There is no preset called {name!r}. Presets: {known}.")
+    return PRESETS[name][1]
+
+
+def settings_help() -> dict[str, str]:
+    """Field name to the sentence that documents it."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(TrainSettings))).body[0].body
+    help_text: dict[str, str] = {}
+    for statement, following in itertools.pairwise(body):
+        if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
+            help_text[statement.target.id] = inspect.cleandoc(following.value.value)
+    return help_text
