@@ -16,14 +16,14 @@ make_venv() {
   for python in "${PYTHON:-}" python3.11 python3.13 python3 python; do
     [ -n "$python" ] && command -v "$python" >/dev/null && suits "$python" || continue
     say "using $("$python" --version) at $(command -v "$python")"
-    "$python" -m venv .venv 2>/dev/null && return
+    "$python" -m venv .venv >/dev/null 2>&1 && return
     # Debian and Ubuntu ship venv apart from Python itself
     rm -rf .venv
     local package
     package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
       say "installing $package by apt"
-      apt-get update -qq && apt-get install -y -qq "$package" >/dev/null
+      apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$package" >/dev/null 2>&1
       "$python" -m venv .venv && return
     fi
     fail "$python cannot make virtual environments. Run: sudo apt install $package   and then this command again."
