@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from headstudio.heads.arrays import JOINT_NAMES, JOINT_PARENTS, Controls, HeadArrays, Landmarks
 
 
@@ -50,7 +49,7 @@ def synthetic_head(levels: int = 2, seed: int = 0, identities: int = 3, correcti
     sphere, triangles = icosphere(levels)
     nose = np.exp(-(((sphere - [0, -0.1, 0.99]) / 0.22) ** 2).sum(1))
     vertices = sphere * [0.08, 0.12, 0.095] + nose[:, None] * [0, 0, 0.02] + [0, 0.02, 0.01]
-    n, m = len(vertices), len(triangles)
+    n = len(vertices)
 
     def bump(centre: tuple[float, float, float], width: float) -> np.ndarray:
         return np.exp(-(((sphere - np.array(centre)) / width) ** 2).sum(1))
