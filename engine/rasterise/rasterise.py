@@ -1,0 +1,98 @@
+"""``rasterise``: Gaussians and cameras in, differentiable pictures out, whatever the machine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..camera import Camera
+from ..gaussians import Gaussians
+from . import reference
+
+BACKENDS = ("auto", "numba", "gsplat", "torch")
+
+
+@dataclass(frozen=True)
+class Render:
+    """Pictures of N Gaussians from ``...`` cameras (none for a single camera), H rows of W pixels."""
+
+    colour: Tensor  # [..., H, W, 3] over the background, display-referred sRGB, not clamped above
+    alpha: Tensor  # [..., H, W] in 0..1
+    depth: Tensor  # [..., H, W] sum of weight * camera z, metres; 0 where nothing is drawn
+    visible: Tensor  # [..., N] bool: drawn, were nothing in front of it
+    radii: Tensor  # [..., N] pixels, half the longer side of the splat's box; 0 where not visible
+
+    @property
+    def expected_depth(self) -> Tensor:  # [..., H, W]
+        """Mean camera z of what is drawn, metres; 0 where nothing is."""
+        drawn = self.alpha > 0
+        return torch.where(drawn, self.depth / torch.where(drawn, self.alpha, 1.0), 0.0)
+
+
+def rasterise(
+    gaussians: Gaussians,
+    camera: Camera,
+    *,
+    background: Tensor | None = None,  # [3] or [..., 3]; default black
+    screen_offsets: Tensor | None = None,  # [..., N, 2] pixels added to the projected centres
+    backend: str = "auto",
+) -> Render:
+    """Draw ``gaussians`` from one camera or a batch of cameras, as 3D Gaussian splatting does (``constants.py``).
+
+    Differentiable in every tensor of ``gaussians``, in ``background``, ``screen_offsets``, and the camera's
+    ``world_to_camera`` and ``intrinsics``. Pass zeros that require a gradient as ``screen_offsets`` to read the
+    screen-space gradient, which density control needs. The pose's gradient takes ``world_to_camera`` to be rigid.
+
+    A Gaussian that holds a NaN or an infinity, names no rotation (a zero quaternion), lies nearer than ``camera.near``
+    or outside the picture is not drawn and gets a zero gradient; it disturbs no other.
+
+    ``backend``: "numba" (CPU, float32), "gsplat" (CUDA, float32), "torch" (the definition: slow, any device and
+    floating type), or "auto": gsplat for CUDA tensors (numba, with one warning, where its kernels cannot be loaded)
+    and numba for CPU tensors.
+
+    Raises ValueError for a picture without pixels or an unknown back end; AssertionError, whose message is the shape,
+    for a wrong shape.
+    """
+    if camera.width <= 0 or camera.height <= 0:
+        raise ValueError(f"a picture needs at least one pixel: {camera.width} x {camera.height}")
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown back end {backend!r}: one of {', '.join(BACKENDS)}")
+    batch, n = camera.world_to_camera.shape[:-2], len(gaussians)
+    views = math.prod(batch)
+    like = gaussians.means
+    background = like.new_zeros(3) if background is None else background.to(like)
+    assert background.shape[-1:] == (3,) and background.dim() <= len(batch) + 1, background.shape
+    if screen_offsets is not None:
+        assert screen_offsets.shape == (*batch, n, 2), screen_offsets.shape
+        screen_offsets = screen_offsets.to(like).reshape(views, n, 2)
+    colour, alpha, depth, radii = _render(backend, like)(
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales,
+        gaussians.opacities,
+        gaussians.sh,
+        camera.world_to_camera.to(like).reshape(views, 4, 4),
+        camera.intrinsics.to(like).reshape(views, 3, 3),
+        background.expand(*batch, 3).reshape(views, 3),
+        screen_offsets,
+        camera.width,
+        camera.height,
+        float(camera.near),
+        camera.orthographic,
+    )
+    radii = radii.detach().reshape(*batch, n)
+    return Render(
+        colour=colour.reshape(*batch, *colour.shape[1:]),
+        alpha=alpha.reshape(*batch, *alpha.shape[1:]),
+        depth=depth.reshape(*batch, *depth.shape[1:]),
+        visible=radii > 0,
+        radii=radii,
+    )
+
+
+def _render(backend: str, like: Tensor):
+    """The back end's ``render``; all have the signature of ``reference.render``."""
+    return reference.render
