@@ -2,6 +2,7 @@
 
 The string under each field is its documentation; ``settings_help`` hands the strings to the command line.
 A time in the run is a fraction of its steps, so that a short run keeps the schedule of a long one.
+Standard library only, because Blender's half offers the presets too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,35 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
 from ..errors import UserError
-from .cameras import CameraRanges
+
+
+@dataclass(frozen=True)
+class CameraRanges:
+    """Each pair is (lowest, highest); the defaults are the paper's.
+
+    Raises ``UserError`` for a pair that is not ordered, a distance or field of view that is no camera's, or an
+    elevation at a pole, where "up" loses its meaning.
+    """
+
+    distance: tuple[float, float] = (1.5, 2.0)  # in the paper's unit, see HeadArrays.unit
+    fov_y: tuple[float, float] = (40.0, 70.0)  # degrees, vertical
+    elevation: tuple[float, float] = (-30.0, 30.0)  # degrees, positive looks down from above
+    azimuth: tuple[float, float] = (-180.0, 180.0)  # degrees, 0 sees the face, +90 the subject's left side
+
+    def __post_init__(self) -> None:
+        limits = {
+            "distance": (1e-3, 1e3),
+            "fov_y": (1.0, 170.0),
+            "elevation": (-89.0, 89.0),
+            "azimuth": (-360.0, 360.0),
+        }
+        for name, (lowest, highest) in limits.items():
+            low, high = getattr(self, name)
+            if not lowest <= low <= high <= highest:
+                raise UserError(
+                    f"The camera range {name} = ({low:g}, {high:g}) must be ordered and lie within "
+                    f"{lowest:g} to {highest:g}."
+                )
 
 
 @dataclass(frozen=True)
@@ -32,8 +61,10 @@ class TrainSettings:
     render_size: int = 1024
     """Side of the rendered pictures in pixels. The prior sees them scaled to its own size."""
 
-    points_per_triangle: int = 10
+    splats_per_triangle: int = 10
     """Splats that each triangle of the head starts with (the paper's K)."""
+    splats: int = 0
+    """Above 0: start with this many splats, spread evenly over the head's surface, whatever its triangles."""
     initial_opacity: float = 0.1
     """Opacity of every splat at the start, between 0 and 1."""
 
@@ -147,7 +178,8 @@ class TrainSettings:
 
 
 _RANGES = (
-    ("steps views points_per_triangle densify_limit", 1, 10_000_000),
+    ("steps views splats_per_triangle densify_limit", 1, 10_000_000),
+    ("splats", 0, 10_000_000),
     ("render_size", 8, 8192),
     ("initial_opacity", 1e-3, 0.999),
     ("lr_offset lr_scale lr_rotation lr_colour lr_opacity lr_shape", 0.0, 10.0),
@@ -167,7 +199,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
             steps=1200,
             views=4,
             render_size=128,
-            points_per_triangle=2,
+            splats_per_triangle=2,
             cameras=CameraRanges(distance=(1.8, 2.6), fov_y=(40.0, 55.0)),
             snapshot_every=100,
             checkpoint_every=100,
@@ -175,7 +207,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
     ),
     "standard": (
         "an hour or less on one GPU, with a Stable-Diffusion-class prior",
-        TrainSettings(steps=5_000, views=4, render_size=512, points_per_triangle=6),
+        TrainSettings(steps=5_000, views=4, render_size=512, splats_per_triangle=6),
     ),
     "paper": (
         "the paper's numbers: about two hours on a 48 GB GPU",
