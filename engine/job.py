@@ -111,7 +111,10 @@ class JobRequest:
             if type(value) is not type(usual) and not number and not pair:
                 raise UserError(f"The setting {name} is {value!r}; it must be like {usual!r}.")
         steps = {} if self.steps is None else {"steps": self.steps}
-        return TrainSettings.from_json(preset | self.settings | steps)
+        try:
+            return TrainSettings.from_json(preset | self.settings | steps)
+        except ValueError as error:  # a pair of three numbers
+            raise UserError(f"The request's settings {self.settings!r} cannot be used: {error}.") from error
 
     def to_json(self) -> dict:
         return asdict(self)
