@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +18,6 @@ from .atomic import atomic_write
 
 MAX_BYTES = 1 << 30  # unpacked, all members together: fifty times the largest avatar that we know how to make
 _KINDS = "biufU"  # booleans, integers, floats and text; never objects
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    ValueError,  # among them a header that is no header, and a date or a name that cannot be
-    KeyError,
-    IndexError,
-    SyntaxError,  # numpy's header is a Python literal
-    TypeError,
-    NotImplementedError,  # a compression that does not exist
-    RuntimeError,  # an "encrypted" member
-    RecursionError,
-    MemoryError,
-    OverflowError,
-)
 
 
 def write_archive(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> None:
@@ -67,7 +49,9 @@ def read_archive(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarra
         raise UserError(f"There is no {what} at {path}.") from error
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except _DAMAGE as error:
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy's header parser report damage as a dozen unrelated classes
         raise UserError(f"{path} is damaged or not an {what}: {error}. Take another copy or make it anew.") from error
 
 

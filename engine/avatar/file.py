@@ -218,7 +218,7 @@ class _Reader:
 
 def _pack_displacements(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     """[E, N, 3] metres as int16 multiples of one step per component."""
-    mantissa, exponent = np.frexp(np.abs(array).reshape(len(array), -1).max(1, initial=0).astype(np.float64) / 32767)
+    mantissa, exponent = np.frexp(np.abs(array).max((1, 2), initial=0).astype(np.float64) / 32767)
     steps = np.ldexp(1.0, exponent - (mantissa == 0.5)).astype(np.float32)  # the next power of two, or itself
     steps = np.maximum(steps, np.finfo(np.float32).tiny)
     return {name: np.rint(array / steps[:, None, None]).astype(np.int16), f"{name}.step": steps}

@@ -24,7 +24,9 @@ _SMALLEST_SCALE = 1e-12  # metres; the file holds logarithms
 def write_ply(path: str | os.PathLike[str], splats: PosedSplats) -> None:
     """Writes the splats atomically, binary little-endian float32. Raises ``UserError`` if that fails."""
     count, coefficients = splats.sh.shape[:2]
-    rest = splats.sh[:, 1:].transpose(0, 2, 1).reshape(count, -1)  # viewers expect all of red, then green, then blue
+    rest = (
+        splats.sh[:, 1:].transpose(0, 2, 1).reshape(count, 3 * (coefficients - 1))
+    )  # viewers expect all of red, then green, then blue
     opacity = np.clip(splats.opacities.astype(np.float64), *_OPACITY_RANGE)
     columns = np.concatenate(
         [
@@ -61,20 +63,22 @@ def read_ply(path: str | os.PathLike[str]) -> PosedSplats:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (PlyParseError, KeyError, ValueError, TypeError, MemoryError, OverflowError) as error:
         raise UserError(f"{path} is not a PLY of Gaussian splats: {error}.") from error
-    if not np.isfinite(columns).all():
-        raise UserError(f"{path} holds numbers that are not finite. Export it again.")
     means, dc, sh, opacity, scales, quats = np.split(columns, np.cumsum([3, 3, rest, 1, 3]), axis=1)
+    with np.errstate(over="ignore"):
+        scales = np.exp(scales)
+        opacities = 1 / (1 + np.exp(-opacity[:, 0]))
+    if not (np.isfinite(columns).all() and np.isfinite(scales).all()):
+        raise UserError(f"{path} holds numbers that are not finite. Export it again.")
     length = np.linalg.norm(quats, axis=1, keepdims=True)
     if (length == 0).any():
         raise UserError(f"{path} holds a splat without a rotation. Export it again.")
-    with np.errstate(over="ignore"):
-        return PosedSplats(
-            means=means,
-            quats=quats / length,
-            scales=np.exp(scales),
-            opacities=1 / (1 + np.exp(-opacity[:, 0])),
-            sh=np.concatenate([dc[:, None], sh.reshape(len(sh), 3, -1).transpose(0, 2, 1)], 1),
-        )
+    return PosedSplats(
+        means=means,
+        quats=quats / length,
+        scales=scales,
+        opacities=opacities,
+        sh=np.concatenate([dc[:, None], sh.reshape(len(sh), 3, coefficients - 1).transpose(0, 2, 1)], 1),
+    )
 
 
 def _columns(coefficients: int) -> list[str]:
