@@ -64,7 +64,8 @@ def rasterise(
     views = math.prod(batch)
     like = gaussians.means
     background = like.new_zeros(3) if background is None else background.to(like)
-    assert background.shape[-1:] == (3,) and background.dim() <= len(batch) + 1, background.shape
+    assert background.shape[-1:] == (3,), background.shape
+    assert background.dim() <= len(batch) + 1, background.shape
     if screen_offsets is not None:
         assert screen_offsets.shape == (*batch, n, 2), screen_offsets.shape
         screen_offsets = screen_offsets.to(like).reshape(views, n, 2)
@@ -95,4 +96,8 @@ def rasterise(
 
 def _render(backend: str, like: Tensor):
     """The back end's ``render``; all have the signature of ``reference.render``."""
-    return reference.render
+    if backend == "torch":
+        return reference.render
+    from . import cpu
+
+    return cpu.render

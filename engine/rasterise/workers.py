@@ -1,0 +1,77 @@
+"""Threads for the CPU kernels: a few sleeping Python threads, because the kernels release the interpreter's lock.
+
+Why not numba's own ``prange``: its pools live beside torch's OpenMP pool. Both keep their idle threads spinning for
+milliseconds in case more work comes, so on a machine whose cores are all taken every switch between torch and numba
+runs twice as many busy threads as cores. Its "workqueue" layer also aborts the process when two Python threads
+enter it, and its "omp" layer does not survive a fork. These threads sleep while they have nothing to do, belong to the
+process that made them, and may be shared by any number of callers. ``benchmarks/rasteriser.py`` measures the difference.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+_lock = threading.Lock()
+_executor: ThreadPoolExecutor | None = None
+_executor_size = 0
+
+
+def thread_count() -> int:
+    """As many threads as torch uses on the CPU: one setting (``OMP_NUM_THREADS``, ``torch.set_num_threads``) for both."""
+    return torch.get_num_threads()
+
+
+def run(function: Callable[..., None], tasks: Iterable[tuple]) -> None:
+    """Call ``function(*task)`` for every task, in any order, on this thread and on helpers; return when all are done.
+
+    Tasks write to places of their own; the result must not depend on who does what. The first exception is raised.
+    """
+    todo = deque(tasks)
+
+    def work() -> None:
+        while True:
+            try:
+                task = todo.popleft()
+            except IndexError:
+                return
+            function(*task)
+
+    helpers = min(thread_count(), len(todo)) - 1
+    futures = [_pool(helpers).submit(work) for _ in range(helpers)] if helpers > 0 else []
+    try:
+        work()
+    finally:
+        todo.clear()
+        # A helper that has not begun finds nothing left to do: no need to wait for it.
+        running = [future for future in futures if not future.cancel()]
+        for future in running:
+            future.exception()
+    for future in running:
+        future.result()
+
+
+def _pool(size: int) -> ThreadPoolExecutor:
+    global _executor, _executor_size
+    with _lock:
+        if size > _executor_size:
+            if _executor is not None:
+                _executor.shutdown(wait=False)
+            _executor = ThreadPoolExecutor(size, thread_name_prefix="rasterise")
+            _executor_size = size
+        return _executor
+
+
+def _forget() -> None:
+    """In a forked child the parent's threads do not exist, and its lock may be held for ever."""
+    global _lock, _executor, _executor_size
+    _lock, _executor, _executor_size = threading.Lock(), None, 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
