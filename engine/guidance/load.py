@@ -81,7 +81,15 @@ def load_transformers(model_class: type, folder: Path, dtype: torch.dtype) -> to
     """A transformers model of ``model_class`` from its own folder (config.json and weights)."""
     read_json(folder / "config.json")
     files, variant = weight_files(folder, "model")
-    return _load(model_class, folder, files, {"dtype": dtype, "variant": variant})
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a bar per part of the prior would only disturb the caller's own
+    try:
+        return _load(model_class, folder, files, {"dtype": dtype, "variant": variant})
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _load(model_class: type, folder: Path, files: list[Path], options: dict) -> torch.nn.Module:

@@ -152,7 +152,8 @@ class Prior:
                 )
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise UserError(
-                f"The prior {self.name} predicts {self.prediction_type!r}; only epsilon and v_prediction are understood."
+                f"The prior {self.name} predicts {self.prediction_type!r}; "
+                "only epsilon and v_prediction are understood."
             )
 
     @property
@@ -189,7 +190,7 @@ class Prior:
         An autoencoder's latents are the mean of its distribution: the same picture gives the same latents.
         """
         assert images.ndim == 4, images.shape
-        assert images.shape[1] == images.shape[2] and images.shape[3] == 3, images.shape
+        assert images.shape[1:] == (images.shape[1], images.shape[1], 3), images.shape
         pixels = resize_pictures(images, self.image_size).permute(0, 3, 1, 2) * 2 - 1
         if self.vae is None:
             return pixels.float()
@@ -233,7 +234,7 @@ class Prior:
         batch = len(latents)
         assert latents.shape == (batch, self.latent_channels, self.latent_size, self.latent_size), latents.shape
         assert t.shape == (batch,), t.shape
-        assert text.shape[0] == batch and text.ndim == 3, text.shape
+        assert text.shape == (batch, *text.shape[1:2], self.unet.config.cross_attention_dim), text.shape
         assert condition.shape == (batch, self.condition_size, self.condition_size, 3), condition.shape
         if isinstance(control_scale, Tensor):
             assert control_scale.shape == (batch,), control_scale.shape

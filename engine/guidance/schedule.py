@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Phase:
-    """From ``start`` (fraction of the run) on, timesteps are drawn evenly from ``lowest`` to ``highest``, both included.
+    """From ``start`` (fraction of the run) on, timesteps are drawn evenly from ``lowest`` to ``highest`` inclusive.
 
     Timesteps count to 1000, whatever number of training timesteps the prior has.
     """
@@ -39,7 +39,7 @@ def timestep_range(
     total: int = 1000,  # training timesteps of the prior
 ) -> tuple[int, int]:
     """Lowest and highest timestep (both included) at this point of the run."""
-    assert phases and phases[0].start == 0, phases
+    assert phases[0].start == 0, phases
     phase = [phase for phase in phases if progress >= phase.start][-1]
     return phase.lowest * total // 1000, phase.highest * total // 1000
 

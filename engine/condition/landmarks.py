@@ -1,0 +1,125 @@
+"""Where the face's landmarks are on a posed head, and which of them a camera sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..camera import Camera
+from ..heads.arrays import HeadArrays
+
+TOLERANCE = 0.02
+"""What covers a landmark by less than this share of the head's largest extent (about 5 mm) does not hide it: the line
+where closed lips or lids meet lies in a fold, and a face landmark detector marks it all the same."""
+
+IRISES = (468, 473)
+IRIS_TOLERANCE = 0.001
+"""The same for the irises, which a closed lid covers by a millimetre and must hide."""
+
+
+def landmark_points(
+    arrays: HeadArrays,
+    vertices: Tensor,  # [..., N, 3] posed, metres
+) -> Tensor:
+    """Landmarks [..., L, 3] in metres, in the order of ``arrays.landmarks``; differentiable in the vertices."""
+    table = arrays.landmarks
+    corners = torch.as_tensor(arrays.triangles[table.triangles], dtype=torch.int64, device=vertices.device)  # [L, 3]
+    weights = torch.as_tensor(table.barycentric, dtype=vertices.dtype, device=vertices.device)  # [L, 3]
+    return (vertices[..., corners, :] * weights[..., None]).sum(-2)
+
+
+def landmark_tolerance(
+    arrays: HeadArrays,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """How deep each landmark may lie under the surface and still count as seen: [L] metres."""
+    indices = torch.as_tensor(arrays.landmarks.indices, device=device)
+    iris = torch.isin(indices, torch.tensor(IRISES, dtype=indices.dtype, device=device))
+    extent = float((arrays.vertices.max(0) - arrays.vertices.min(0)).max())
+    return extent * torch.where(iris, IRIS_TOLERANCE, TOLERANCE)
+
+
+@torch.no_grad()
+def landmark_visibility(
+    points: Tensor,  # [..., L, 3] metres
+    vertices: Tensor,  # [..., N, 3] metres
+    triangles: Tensor,  # [M, 3] int64
+    camera: Camera,  # of the same leading dimensions
+    tolerance: Tensor | float | None = None,  # [L] or one for all, metres; default TOLERANCE of the vertices' extent
+) -> Tensor:
+    """Which points the camera sees past the triangles: bool [..., L].
+
+    A point is hidden if a triangle, of either orientation, crosses the line from the camera to it more than
+    ``tolerance`` in front of it. Since the head is a closed surface, this hides what faces away too. Points behind the
+    near plane are hidden, and triangles there hide nothing, because neither is drawn. The frame is not looked at.
+    """
+    leading = torch.broadcast_shapes(points.shape[:-2], vertices.shape[:-2], camera.world_to_camera.shape[:-2])
+    points = points.expand(*leading, -1, -1)
+    if tolerance is None:
+        tolerance = TOLERANCE * float((vertices.amax(-2) - vertices.amin(-2)).max())
+    tolerance = torch.as_tensor(tolerance, dtype=points.dtype, device=points.device).expand(points.shape[-2])
+    world_to_camera = camera.world_to_camera.to(points)
+    rotation, shift = world_to_camera[..., :3, :3], world_to_camera[..., None, :3, 3]
+    local_points = (points @ rotation.transpose(-1, -2) + shift).reshape(-1, *points.shape[-2:])
+    local_vertices = vertices @ rotation.transpose(-1, -2) + shift
+    local_vertices = local_vertices.expand(*leading, -1, -1).reshape(-1, *vertices.shape[-2:])
+    seen = [
+        _seen(p, v[triangles], tolerance, camera.near, camera.orthographic)
+        for p, v in zip(local_points, local_vertices, strict=True)
+    ]
+    return torch.stack(seen).reshape(points.shape[:-1]) if seen else points.new_zeros(points.shape[:-1]).bool()
+
+
+def _seen(
+    points: Tensor,  # [L, 3] camera space
+    corners: Tensor,  # [M, 3, 3] camera space
+    tolerance: Tensor,  # [L]
+    near: float,
+    orthographic: bool,
+) -> Tensor:  # [L] bool
+    point, triangle = _candidates(points, corners, near, orthographic)
+    # Moeller and Trumbore's test: origin + s direction = a + u (b - a) + v (c - a), for the K candidate pairs
+    a, b, c = corners[triangle].unbind(1)
+    target = points[point]
+    origin = target * target.new_tensor([1.0, 1.0, 0.0]) if orthographic else torch.zeros_like(target)
+    direction = target - origin
+    first, second = b - a, c - a
+    across = torch.linalg.cross(direction, second, dim=-1)
+    determinant = (first * across).sum(-1)
+    edge_on = determinant == 0
+    inverse = 1 / torch.where(edge_on, torch.ones_like(determinant), determinant)
+    offset = origin - a
+    u = (offset * across).sum(-1) * inverse
+    turned = torch.linalg.cross(offset, first, dim=-1)
+    v = (direction * turned).sum(-1) * inverse
+    s = (second * turned).sum(-1) * inverse
+    # The slack closes the seam between neighbours, through which a ray could slip by rounding.
+    slack = 1e-6
+    inside = ~edge_on & (u >= -slack) & (v >= -slack) & (u + v <= 1 + slack)
+    gap = (1 - s) * direction.norm(dim=-1)
+    covers = inside & (gap > tolerance[point]) & (s * target[:, 2] > near)
+    seen = points[:, 2] > near
+    seen[point[covers]] = False
+    return seen
+
+
+def _candidates(points: Tensor, corners: Tensor, near: float, orthographic: bool) -> tuple[Tensor, Tensor]:
+    """Pairs (point, triangle), [K] int64 each, whose pictures' bounding boxes meet: a superset of those that cross.
+
+    Comparing every point with every box is far cheaper than intersecting every pair, and few pairs remain.
+    """
+    plane, flat = points[:, :2], corners[..., :2]  # [L, 2], [M, 3, 2]
+    in_front = corners[..., 2].amin(-1) > near  # [M]
+    if not orthographic:
+        plane = plane / points[:, 2:].clamp_min(1e-9)
+        flat = flat / corners[..., 2:].clamp_min(1e-9)
+    low, high = flat.amin(1), flat.amax(1)  # [M, 2]
+    margin = 1e-5 * (high - low).amax(-1, keepdim=True) + 1e-7
+    # The picture of a triangle that reaches behind the near plane is no triangle: it always goes to the exact test.
+    low = torch.where(in_front[:, None], low - margin, -torch.inf)
+    high = torch.where(in_front[:, None], high + margin, torch.inf)
+    meets = (plane[:, None, 0] >= low[:, 0]) & (plane[:, None, 0] <= high[:, 0])
+    meets &= plane[:, None, 1] >= low[:, 1]
+    meets &= plane[:, None, 1] <= high[:, 1]
+    pairs = meets.nonzero()
+    return pairs[:, 0], pairs[:, 1]
