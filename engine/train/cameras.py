@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..camera import Camera, orbit
 from ..heads.arrays import HeadArrays
+from ..heads.skinning import rotation_matrices
 from .settings import CameraRanges
 
 
@@ -35,3 +36,18 @@ def sample_cameras(
         torch.as_tensor(arrays.centre, dtype=torch.float32),
     )
     return camera, azimuth
+
+
+def face_azimuth(
+    arrays: HeadArrays,
+    joints: np.ndarray,  # [J, 3] axis-angle, radians
+) -> float:
+    """Where the face looks, in degrees of azimuth: 0 at rest, +90 towards the subject's left.
+
+    A camera's azimuth less this is the side of the head that it sees: a head turned away shows its side to the front.
+    """
+    joint, rotation = arrays.joint_names.index("neck"), np.eye(3)
+    while joint >= 0:
+        rotation = rotation_matrices(joints[joint]) @ rotation
+        joint = int(arrays.parents[joint])
+    return float(np.degrees(np.arctan2(rotation[0, 2], rotation[2, 2])))

@@ -9,7 +9,7 @@ from headstudio.train.settings import PRESETS, TrainSettings, get_preset, settin
 
 def test_paper_preset_holds_the_papers_numbers():
     paper = get_preset("paper")
-    assert (paper.points_per_triangle, paper.steps, paper.views, paper.render_size) == (10, 10_000, 8, 1024)
+    assert (paper.splats_per_triangle, paper.steps, paper.views, paper.render_size) == (10, 10_000, 8, 1024)
     assert (paper.lr_offset, paper.lr_scale, paper.lr_rotation) == (5e-5, 1e-3, 1e-2)
     assert (paper.lr_colour, paper.lr_opacity, paper.lr_shape) == (1.25e-2, 1e-2, 1e-3)
     assert (paper.beta1, paper.beta2, paper.shape_freeze) == (0.9, 0.99, 0.8)
@@ -57,7 +57,7 @@ def test_unknown_preset_names_the_known_ones():
         ("views", 0),
         ("render_size", -64),
         ("render_size", 0),
-        ("points_per_triangle", 0),
+        ("splats_per_triangle", 0),
         ("lr_colour", -1e-3),
         ("lr_colour", float("nan")),
         ("guidance_scale", float("inf")),

@@ -1,0 +1,199 @@
+"""Everything that changes during a run: splats, identity, Adam, density control, counters; to and from a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..avatar.binding import triangle_frames
+from ..avatar.density import DensityControl, DensitySettings
+from ..avatar.file import Avatar, bake_identity
+from ..avatar.initialise import super_dense
+from ..avatar.rigged import RiggedGaussians
+from ..errors import UserError
+from ..heads.arrays import HeadArrays
+from ..heads.head import Head
+from .checkpoint import Checkpoint
+from .settings import TrainSettings
+
+_START = 2**32  # the stream of random numbers that the start draws from: no step has this number
+
+
+def random_numbers(seed: int, step: int) -> tuple[np.random.Generator, torch.Generator]:
+    """The random numbers of one step, a function of (seed, step) alone: a continued run draws what it would have."""
+    numbers = np.random.default_rng([seed, step])
+    return numbers, torch.Generator().manual_seed(int(numbers.integers(2**63)))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for. A checkpoint belongs to one request and to no other."""
+
+    settings: TrainSettings
+    head: HeadArrays
+    prior: str  # name and revision
+    prompt: str
+    negative: str
+    seed: int
+
+    def provenance(self) -> dict:
+        """JSON values for the avatar file. No clock in it: the same request gives the same file."""
+        return {
+            "prompt": self.prompt,
+            "negative": self.negative,
+            "seed": self.seed,
+            "settings": self.settings.to_json(),
+            "prior": self.prior,
+            "head": self.head.name,
+            "version": __version__,
+        }
+
+    def fingerprint(self) -> dict:
+        """What a checkpoint is compared by."""
+        shape = b"".join(np.ascontiguousarray(a).tobytes() for a in (self.head.vertices, self.head.triangles))
+        return {**self.provenance(), "head_digest": hashlib.sha256(shape).hexdigest()}
+
+
+class State:
+    """A run after ``step`` steps."""
+
+    def __init__(self, request: Request, head: Head, gaussians: RiggedGaussians, identity: Tensor):
+        settings = request.settings
+        self.request = request
+        self.head = head
+        self.step = 0
+        self.skipped = 0  # steps without a finite gradient, in all
+        self.skipped_in_a_row = 0
+        self.views_at_once = settings.views  # fewer after the device ran out of memory
+        self.gaussians = gaussians.requires_grad_()
+        self.identity = identity.requires_grad_()  # [S]
+        rates = {
+            "offsets": settings.lr_offset,
+            "log_scales": settings.lr_scale,
+            "quats": settings.lr_rotation,
+            "opacity_logits": settings.lr_opacity,
+            "sh": settings.lr_colour,
+        }
+        groups = [{"name": n, "params": [p], "rate": rates[n]} for n, p in self.gaussians.parameters().items()]
+        groups.append({"name": "identity", "params": [self.identity], "rate": settings.lr_shape})
+        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=1e-15)
+        self.density = DensityControl(
+            DensitySettings(
+                densify_from=settings.densify_from,
+                densify_until=settings.densify_until,
+                densify_every=settings.densify_every,
+                prune_at=settings.prune_at,
+                threshold=settings.densify_threshold,
+                limit=settings.densify_limit,
+                prune_opacity=settings.prune_opacity,
+                prune_scale=settings.prune_scale,
+            ),
+            settings.steps,
+            request.head.unit,
+        )
+
+    @staticmethod
+    def start(request: Request, head: Head) -> State:
+        """Super-dense splats on the head at rest, the head's own shape."""
+        _, generator = random_numbers(request.seed, _START)
+        settings = request.settings
+        gaussians = super_dense(
+            head.template,
+            head.triangles,
+            settings.splats_per_triangle,
+            settings.initial_opacity,
+            generator=generator,
+            count=settings.splats or None,
+        )
+        return State(request, head, gaussians, torch.zeros(head.identity_size, device=head.device))
+
+    def set_rates(self) -> None:
+        """Learning rates of this step: along a cosine to ``final_lr``; the shape's is 0 once it is frozen."""
+        settings = self.request.settings
+        progress = self.step / settings.steps
+        factor = settings.final_lr + (1 - settings.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["rate"] * factor
+        if progress >= settings.shape_freeze and self.identity.requires_grad:
+            self.identity = self.identity.detach()
+            self.optimiser.param_groups[-1]["params"] = []
+
+    def gradients_are_finite(self) -> bool:
+        parameters = [*self.gaussians.parameters().values(), self.identity]
+        return all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
+
+    @property
+    def collects_screen_gradients(self) -> bool:
+        """Whether a densification is still to come."""
+        return self.step < max(self.density.densify_steps, default=0)
+
+    def control_density(self, generator: torch.Generator) -> None:
+        """Clones, splits and prunes where the schedule says so, on the head at rest in its present shape."""
+        if self.step in self.density.densify_steps | self.density.prune_steps:
+            with torch.no_grad():
+                frames = triangle_frames(self.head.rest_vertices(self.identity[None])[0], self.head.triangles)
+            self.density.step(self.step, self.gaussians, self.optimiser, frames, generator)
+
+    def avatar(self) -> Avatar:
+        """The avatar as it is now, with the identity baked into its head."""
+        identity = self.identity.detach().cpu().numpy()
+        provenance = {**self.request.provenance(), "step": self.step, "skipped": self.skipped}
+        return Avatar(bake_identity(self.request.head, identity), self.gaussians.to_arrays(), provenance)
+
+    def to_checkpoint(self) -> Checkpoint:
+        tensors = {"triangle": self.gaussians.triangle, "identity": self.identity.detach()}
+        tensors |= {f"splats.{name}": p.detach() for name, p in self.gaussians.parameters().items()}
+        tensors |= {f"density.{name}": value for name, value in self.density.state_dict().items()}
+        for group in self.optimiser.param_groups:
+            for parameter in group["params"]:
+                for key, value in self.optimiser.state.get(parameter, {}).items():
+                    tensors[f"adam.{group['name']}.{key}"] = value
+        state = {
+            "request": self.request.fingerprint(),
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "views_at_once": self.views_at_once,
+        }
+        return Checkpoint(self.step, tensors, state)
+
+    @staticmethod
+    def from_checkpoint(request: Request, head: Head, checkpoint: Checkpoint) -> State:
+        """Raises ``UserError`` for a checkpoint of another request."""
+        # Through JSON, as the checkpoint's own went: tuples have become lists
+        wanted, found = _jsonable(request.fingerprint()), checkpoint.state["request"]
+        different = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+        if different:
+            raise UserError(
+                f"The checkpoint belongs to another run: it differs in {', '.join(different)}. "
+                "Give the same arguments as before, or start again without --resume."
+            )
+        tensors = {name: value.to(head.device) for name, value in checkpoint.tensors.items()}
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+
+        gaussians = RiggedGaussians(triangle=tensors["triangle"], **part("splats."))
+        state = State(request, head, gaussians, tensors["identity"])
+        state.step = checkpoint.step
+        state.skipped = checkpoint.state["skipped"]
+        state.skipped_in_a_row = checkpoint.state["skipped_in_a_row"]
+        state.views_at_once = checkpoint.state["views_at_once"]
+        state.density.load_state_dict(part("density."))
+        for group in state.optimiser.param_groups:
+            moments = part(f"adam.{group['name']}.")
+            if moments:
+                moments["step"] = moments["step"].cpu()  # where Adam keeps it
+                state.optimiser.state[group["params"][0]] = moments
+        return state
+
+
+def _jsonable(value):
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    return [_jsonable(item) for item in value] if isinstance(value, list | tuple) else value
