@@ -24,9 +24,7 @@ _SMALLEST_SCALE = 1e-12  # metres; the file holds logarithms
 def write_ply(path: str | os.PathLike[str], splats: PosedSplats) -> None:
     """Writes the splats atomically, binary little-endian float32. Raises ``UserError`` if that fails."""
     count, coefficients = splats.sh.shape[:2]
-    rest = (
-        splats.sh[:, 1:].transpose(0, 2, 1).reshape(count, 3 * (coefficients - 1))
-    )  # viewers expect all of red, then green, then blue
+    rest = splats.sh[:, 1:].transpose(0, 2, 1).reshape(count, 3 * (coefficients - 1))
     opacity = np.clip(splats.opacities.astype(np.float64), *_OPACITY_RANGE)
     columns = np.concatenate(
         [

@@ -1,0 +1,44 @@
+"""How alike two pictures are: PSNR, and SSIM as a differentiable loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+_WINDOW = 11  # pixels
+_SIGMA = 1.5  # pixels
+_C1, _C2 = 0.01**2, 0.03**2  # Wang et al. 2004, for values in 0..1
+
+
+def psnr(picture: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Peak signal-to-noise ratio [...] in dB of pictures [..., H, W, 3] in 0..1; infinite where they are equal.
+
+    With ``mask`` [..., H, W] only its true pixels count.
+    """
+    error = (picture.clamp(0, 1) - truth).square().mean(-1)
+    mask = torch.ones_like(error) if mask is None else mask.to(error)
+    mean = (error * mask).sum((-2, -1)) / mask.sum((-2, -1))
+    return -10 * mean.log10()
+
+
+def ssim(picture: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity [B] of pictures [B, H, W, 3] in 0..1: mean over pixels and channels.
+
+    The window is Wang et al.'s Gaussian (11 pixels, sigma 1.5); beyond the border both pictures are black. Pictures
+    must be at least one pixel.
+    """
+    x, y = (image.movedim(-1, -3).flatten(0, 1).unsqueeze(1) for image in (picture, truth))  # [3B, 1, H, W]
+    offsets = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
+    kernel = torch.exp(-0.5 * (offsets / _SIGMA).square())
+    kernel = kernel / kernel.sum()
+    maps = torch.cat([x, y, x * x, y * y, x * y], 0)  # [15B, 1, H, W]
+    pad = _WINDOW // 2
+    blurred = conv2d(maps, kernel[None, None, :, None], padding=(pad, 0))
+    blurred = conv2d(blurred, kernel[None, None, None], padding=(0, pad))
+    mean_x, mean_y, xx, yy, xy = blurred.chunk(5, 0)
+    variance = xx + yy - mean_x.square() - mean_y.square()
+    covariance = xy - mean_x * mean_y
+    similarity = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
+    similarity = similarity / ((mean_x.square() + mean_y.square() + _C1) * (variance + _C2))
+    return similarity.flatten(1).mean(1).unflatten(0, (-1, picture.shape[-1])).mean(1)
