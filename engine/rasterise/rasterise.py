@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,11 +56,14 @@ def rasterise(
     floating type), or "auto": gsplat for CUDA tensors (numba, with one warning, where its kernels cannot be loaded)
     and numba for CPU tensors.
 
-    Raises ValueError for a picture without pixels or an unknown back end; AssertionError, whose message is the shape,
-    for a wrong shape.
+    Raises ValueError for a picture without pixels, a near plane that is not in front of a pinhole camera, or tensors
+    that the back end cannot draw; UserError if gsplat is asked for and cannot run; AssertionError, whose message is the
+    shape, for a wrong shape.
     """
     if camera.width <= 0 or camera.height <= 0:
         raise ValueError(f"a picture needs at least one pixel: {camera.width} x {camera.height}")
+    if not camera.orthographic and camera.near <= 0:
+        raise ValueError(f"a pinhole camera's near plane must be in front of it: {camera.near} m")
     if backend not in BACKENDS:
         raise ValueError(f"unknown back end {backend!r}: one of {', '.join(BACKENDS)}")
     batch, n = camera.world_to_camera.shape[:-2], len(gaussians)
@@ -94,10 +100,30 @@ def rasterise(
     )
 
 
-def _render(backend: str, like: Tensor):
+def _render(backend: str, like: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The back end's ``render``; all have the signature of ``reference.render``."""
     if backend == "torch":
         return reference.render
+    if backend == "gsplat" or (backend == "auto" and like.device.type == "cuda"):
+        from . import cuda
+
+        if backend == "gsplat" or cuda.why_unavailable() is None:
+            return cuda.render
+        _warn_once(f"Drawing on the CPU instead of the GPU, which is slow: {cuda.why_unavailable()}")
+        return _on_cpu
     from . import cpu
 
     return cpu.render
+
+
+def _on_cpu(*args):
+    """The numba back end for tensors of another device."""
+    from . import cpu
+
+    results = cpu.render(*(arg.cpu() if isinstance(arg, Tensor) else arg for arg in args))
+    return tuple(result.to(args[0].device) for result in results)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=4)

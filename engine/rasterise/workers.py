@@ -4,7 +4,8 @@ Why not numba's own ``prange``: its pools live beside torch's OpenMP pool. Both 
 milliseconds in case more work comes, so on a machine whose cores are all taken every switch between torch and numba
 runs twice as many busy threads as cores. Its "workqueue" layer also aborts the process when two Python threads
 enter it, and its "omp" layer does not survive a fork. These threads sleep while they have nothing to do, belong to the
-process that made them, and may be shared by any number of callers. ``benchmarks/rasteriser.py`` measures the difference.
+process that made them, and may be shared by any number of callers. ``benchmarks/rasteriser.py`` measures the
+difference.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _executor_size = 0
 
 
 def thread_count() -> int:
-    """As many threads as torch uses on the CPU: one setting (``OMP_NUM_THREADS``, ``torch.set_num_threads``) for both."""
+    """As many threads as torch uses on the CPU, so that OMP_NUM_THREADS and torch.set_num_threads hold for both."""
     return torch.get_num_threads()
 
 
