@@ -24,10 +24,9 @@ def setting_up(head_arrays, prior, settings):
     head = Head(head_arrays)
     state = State.start(request, head)
     with torch.no_grad():
-        state.identity += 0.3
-        state.gaussians.offsets += 0.1 * torch.randn(
-            state.gaussians.offsets.shape, generator=torch.Generator().manual_seed(1)
-        )
+        # Away from the start, where splats are round and their rotations have no gradient
+        for parameter in (state.identity, state.gaussians.offsets, state.gaussians.log_scales, state.gaussians.quats):
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     rng, generator = np.random.default_rng(4), torch.Generator().manual_seed(4)
     camera, azimuth = sample_cameras(settings.views, head_arrays, settings.render_size, settings.cameras, rng)
     views = loop.Views(
