@@ -53,15 +53,15 @@ for _kind in _SPARSE_KINDS:
 _CLASSES = frozenset((*_SPARSE_KINDS, "chumpy"))
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The file asks for something that data does not need."""
 
 
-class _Damaged(Exception):
+class _DamagedError(Exception):
     """The file is no pickle, or not all of one."""
 
 
-_FAULTS = (_Damaged, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError, struct.error)
+_FAULTS = (_DamagedError, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         machine = _Machine(data)
         result = machine.resolve(machine.run())
-    except _Refused as error:
+    except _RefusedError as error:
         raise UserError(
             f"{path} was not loaded: it asks for {error}, which no head file needs. "
             "It may be harmful; take the file from its publisher."
@@ -154,23 +154,23 @@ class _Machine:
             instruction = _INSTRUCTIONS.get(opcode)
             if instruction is None:
                 if opcode in _REFUSED:
-                    raise _Refused(_REFUSED[opcode])
-                raise _Damaged(f"byte {self.position - 1} is no instruction")
+                    raise _RefusedError(_REFUSED[opcode])
+                raise _DamagedError(f"byte {self.position - 1} is no instruction")
             instruction(self)
-        raise _Damaged("it has far more instructions than a head file")
+        raise _DamagedError("it has far more instructions than a head file")
 
     # Reading
 
     def take(self, count: int) -> bytes:
         if count < 0 or count > len(self.data) - self.position:
-            raise _Damaged("it ends too early")
+            raise _DamagedError("it ends too early")
         self.position += count
         return self.data[self.position - count : self.position]
 
     def line(self) -> bytes:
         end = self.data.find(b"\n", self.position)
         if end < 0:
-            raise _Damaged("it ends too early")
+            raise _DamagedError("it ends too early")
         return self.take(end + 1 - self.position)[:-1]
 
     def number(self, layout: str) -> int:
@@ -199,7 +199,7 @@ class _Machine:
 
     def remember(self, index: int) -> None:
         if index < 0:
-            raise _Damaged("a negative memo index")
+            raise _DamagedError("a negative memo index")
         self.memo[index] = self.stack[-1]
 
     # Containers
@@ -207,16 +207,16 @@ class _Machine:
     def extend(self, kind: type[list], items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not kind:
-            raise _Damaged(f"items for what is no {kind.__name__.strip('_').lower()}")
+            raise _DamagedError(f"items for what is no {kind.__name__.strip('_').lower()}")
         target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise _Damaged("keys and values for what is no dictionary")
+            raise _DamagedError("keys and values for what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | bytes | int | float | None):
-                raise _Damaged("a dictionary's key is no text or number")
+                raise _DamagedError("a dictionary's key is no text or number")
             target[key] = value
 
     def push_dict(self, items: list[Any]) -> None:
@@ -228,27 +228,27 @@ class _Machine:
     def find(self, module: str, name: str) -> None:
         label = _LABELS.get((module, name))
         if label is None:
-            raise _Refused(_readable(f"{module}.{name}"))
+            raise _RefusedError(_readable(f"{module}.{name}"))
         self.push(_Label(label))
 
     def stack_find(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
-            raise _Damaged("a class name that is no text")
+            raise _DamagedError("a class name that is no text")
         self.find(module, name)
 
     def call(self) -> None:
         arguments, label = self.stack.pop(), self.stack.pop()
         if type(label) is not _Label or type(arguments) is not tuple:
-            raise _Refused(f"a call of {'an object' if type(label) is not _Label else label.kind}")
+            raise _RefusedError(f"a call of {'an object' if type(label) is not _Label else label.kind}")
         function = _CALLS.get(label.kind)
         if function is None:
-            raise _Refused(f"a call of {label.kind}")
+            raise _RefusedError(f"a call of {label.kind}")
         self.push(function(self, *arguments))
 
     def new_object(self, keywords: bool) -> None:
         if keywords and self.stack.pop() != {}:
-            raise _Refused("an object with keyword arguments")
+            raise _RefusedError("an object with keyword arguments")
         arguments, label = self.stack.pop(), self.stack.pop()
         self.push(_new(label, arguments))
 
@@ -257,21 +257,21 @@ class _Machine:
         if type(target) is _Array:
             # (version,) shape, dtype, fortran, raw: the version came with Python 2.2's numarray
             if type(state) is not tuple or len(state) not in (4, 5):
-                raise _Damaged("an array without a state")
+                raise _DamagedError("an array without a state")
             target.state = state[-4:]
         elif type(target) is _Dtype:
             if type(state) is not tuple or len(state) < 5 or any(part is not None for part in state[2:5]):
-                raise _Refused("an array of records")
+                raise _RefusedError("an array of records")
             target.order = state[1]
         elif type(target) is _Object and type(state) is dict:
             target.state = state
         else:
-            raise _Refused("a change to an object that is no array")
+            raise _RefusedError("a change to an object that is no array")
 
     def spend(self, count: int) -> None:
         self.bytes_left -= count
         if self.bytes_left < 0:
-            raise _Damaged("it unpacks to far more than its size")
+            raise _DamagedError("it unpacks to far more than its size")
 
     # The finished tree
 
@@ -286,7 +286,7 @@ class _Machine:
             if id(node) in done:
                 return done[id(node)]
             if id(node) in open_ or depth > MAX_DEPTH:
-                raise _Damaged("containers that hold themselves, or too many in each other")
+                raise _DamagedError("containers that hold themselves, or too many in each other")
             open_.add(id(node))
             if type(node) is dict:
                 result = {key: walk(item, depth + 1) for key, item in node.items()}
@@ -302,7 +302,7 @@ class _Machine:
                 state = {key: walk(node.state[key], depth + 1) for key in keys}
                 result = np.asarray(state["x"]) if node.kind == "chumpy" else _sparse(node.kind, state)
             else:
-                raise _Refused(f"a bare {type(node).__name__.strip('_').lower()}")
+                raise _RefusedError(f"a bare {type(node).__name__.strip('_').lower()}")
             open_.discard(id(node))
             done[id(node)] = result
             return result
@@ -311,7 +311,7 @@ class _Machine:
 
     def array(self, node: _Array) -> np.ndarray:
         if node.state is None:
-            raise _Damaged("an array without a state")
+            raise _DamagedError("an array without a state")
         shape, dtype, fortran, raw = node.state
         kind = _dtype(dtype)
         shape = _shape(shape)
@@ -320,9 +320,9 @@ class _Machine:
         for side in shape:
             size *= side
             if side > len(raw) and len(raw):
-                raise _Damaged("an array shorter than its shape")
+                raise _DamagedError("an array shorter than its shape")
         if size != len(raw):
-            raise _Damaged("an array that is not as long as its shape says")
+            raise _DamagedError("an array that is not as long as its shape says")
         array = np.frombuffer(raw, kind) if raw else np.empty(0, kind)
         array = array.reshape(shape, order="F" if fortran else "C")
         return array.astype(kind.newbyteorder("="))
@@ -334,7 +334,7 @@ class _Machine:
         if isinstance(value, bytes | bytearray):
             self.spend(len(value))
             return bytes(value)
-        raise _Refused("an array of objects")
+        raise _RefusedError("an array of objects")
 
 
 # What a call of a label does: every argument comes from the file and is checked.
@@ -342,11 +342,11 @@ class _Machine:
 
 def _dtype(value: Any) -> np.dtype:
     if type(value) is not _Dtype:
-        raise _Damaged("an array without a type")
+        raise _DamagedError("an array without a type")
     if value.spec not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
-        raise _Refused(f"an array of type {_readable(value.spec)}")
+        raise _RefusedError(f"an array of type {_readable(value.spec)}")
     if value.order not in ("<", ">", "|", "="):
-        raise _Damaged("an unknown byte order")
+        raise _DamagedError("an unknown byte order")
     return np.dtype(value.spec).newbyteorder(value.order)
 
 
@@ -356,15 +356,15 @@ def _shape(value: Any) -> tuple[int, ...]:
         or len(value) > 8
         or any(type(n) is not int and not isinstance(n, np.integer) for n in value)
     ):
-        raise _Damaged("a strange shape")
+        raise _DamagedError("a strange shape")
     if any(n < 0 for n in value):
-        raise _Damaged("a negative shape")
+        raise _DamagedError("a negative shape")
     return tuple(int(n) for n in value)
 
 
 def _make_dtype(machine: _Machine, spec: Any, *_flags: Any) -> _Dtype:
     if type(spec) is not str:
-        raise _Refused("an array of objects")
+        raise _RefusedError("an array of objects")
     if spec[:1] in "<>|=":
         return _Dtype(spec[1:], spec[:1])
     return _Dtype(spec)
@@ -372,7 +372,7 @@ def _make_dtype(machine: _Machine, spec: Any, *_flags: Any) -> _Dtype:
 
 def _make_array(machine: _Machine, subtype: Any, _shape: Any, _typecode: Any) -> _Array:
     if subtype != _Label("ndarray"):
-        raise _Refused("a subclass of numpy.ndarray")
+        raise _RefusedError("a subclass of numpy.ndarray")
     return _Array()
 
 
@@ -383,13 +383,13 @@ def _make_from_buffer(machine: _Machine, raw: Any, dtype: Any, shape: Any, order
 def _make_scalar(machine: _Machine, dtype: Any, raw: Any) -> np.generic:
     kind, raw = _dtype(dtype), machine.raw(raw)
     if len(raw) != kind.itemsize:
-        raise _Damaged("a number that is not as long as its type")
+        raise _DamagedError("a number that is not as long as its type")
     return np.frombuffer(raw, kind)[0]
 
 
 def _encode(machine: _Machine, text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _Refused("a text encoding")
+        raise _RefusedError("a text encoding")
     return machine.raw(text)
 
 
@@ -400,22 +400,22 @@ def _make_bytes(machine: _Machine, *arguments: Any) -> bytes:
 
 def _make_set(machine: _Machine, items: Any = ()) -> _Set:
     if type(items) not in (list, tuple):
-        raise _Damaged("a set of no list")
+        raise _DamagedError("a set of no list")
     machine.spend(8 * len(items))
     return _Set(items)
 
 
 def _new(label: Any, arguments: Any) -> _Object:
     if type(label) is not _Label or label.kind not in _CLASSES:
-        raise _Refused(f"an object of {label.kind if type(label) is _Label else 'no class'}")
+        raise _RefusedError(f"an object of {label.kind if type(label) is _Label else 'no class'}")
     if arguments != ():
-        raise _Refused(f"arguments for {label.kind}")
+        raise _RefusedError(f"arguments for {label.kind}")
     return _Object(label.kind)
 
 
 def _reconstruct_object(machine: _Machine, label: Any, base: Any, state: Any) -> _Object:
     if base != _Label("object") or state is not None:
-        raise _Refused("an object made of another")
+        raise _RefusedError("an object made of another")
     return _new(label, ())
 
 
@@ -437,7 +437,7 @@ def _sparse(kind: str, state: dict) -> sparse.spmatrix:
     """A checked matrix: scipy's own constructor trusts some of what it is given."""
     shape = _shape(state["_shape"])
     if len(shape) != 2 or max(shape) >= 1 << 31:
-        raise _Damaged("a sparse matrix with a strange shape")
+        raise _DamagedError("a sparse matrix with a strange shape")
     data = state["data"]
     if kind == "coo":
         row, column = state["coords"] if "coords" in state else (state["row"], state["col"])
@@ -447,10 +447,10 @@ def _sparse(kind: str, state: dict) -> sparse.spmatrix:
         pointers = state["indptr"]
         _check_indices("pointer", pointers, len(data) + 1, outer + 1)
         if pointers[0] != 0 or pointers[-1] != len(data) or (np.diff(pointers.astype(np.int64)) < 0).any():
-            raise _Damaged("a sparse matrix with strange pointers")
+            raise _DamagedError("a sparse matrix with strange pointers")
         parts = {"index": (state["indices"], inner)}
     if not isinstance(data, np.ndarray) or data.ndim != 1:
-        raise _Damaged("a sparse matrix without numbers")
+        raise _DamagedError("a sparse matrix without numbers")
     for name, (indices, limit) in parts.items():
         _check_indices(name, indices, limit, len(data))
     if kind == "coo":
@@ -461,8 +461,8 @@ def _sparse(kind: str, state: dict) -> sparse.spmatrix:
 
 def _check_indices(name: str, indices: Any, limit: int, count: int) -> None:
     good = isinstance(indices, np.ndarray) and indices.dtype.kind in "iu" and indices.shape == (count,)
-    if not good or (count and not (0 <= indices.min() and indices.max() < limit)):
-        raise _Damaged(f"a sparse matrix with a bad {name}")
+    if not good or (count and (indices.min() < 0 or indices.max() >= limit)):
+        raise _DamagedError(f"a sparse matrix with a bad {name}")
 
 
 # Instructions
@@ -484,7 +484,7 @@ def _int_line(m: _Machine) -> None:
 def _string_line(m: _Machine) -> None:
     line = m.line().strip()
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[:1] != line[-1:]:
-        raise _Damaged("a text without quotes")
+        raise _DamagedError("a text without quotes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an escape that Python does not know stands for itself
         m.push(codecs.escape_decode(line[1:-1])[0].decode("latin-1"))
@@ -496,13 +496,13 @@ def _little_endian(layout: str) -> Callable[[_Machine], None]:
 
 def _protocol(m: _Machine) -> None:
     if m.number("<B") > 5:
-        raise _Damaged("a protocol of the future")
+        raise _DamagedError("a protocol of the future")
 
 
 def _tuple(count: int) -> Callable[[_Machine], None]:
     def make(m: _Machine) -> None:
         if len(m.stack) < count:
-            raise _Damaged("a tuple of nothing")
+            raise _DamagedError("a tuple of nothing")
         items = tuple(m.stack[-count:])
         del m.stack[-count:]
         m.push(items)

@@ -99,7 +99,8 @@ def test_reads_python_2_files_with_chumpy_arrays(tmp_path, protocol):
     matrix = sparse.random(5, 6, 0.5, "csc", random_state=3)
     table = {"plain": plain, "matrix": matrix, "text": "lbs \xe9"}
     data = python2_pickle(table, protocol, chumpy={"wrapped": wrapped})
-    assert b"chumpy.ch" in data and b"numpy.core.multiarray" in data and b"scipy.sparse.csc\n" in data
+    for name in (b"chumpy.ch\nCh", b"numpy.core.multiarray\n_reconstruct", b"scipy.sparse.csc\ncsc_matrix"):
+        assert name in data
     loaded = restricted_pickle.load(write(tmp_path, data))
     assert same(loaded, {**table, "wrapped": wrapped})
 
@@ -386,6 +387,17 @@ def test_missing_file_and_folder(tmp_path):
         restricted_pickle.load(tmp_path)
 
 
+def table_or_user_error(path) -> None:
+    try:
+        table = restricted_pickle.load(path)
+    except UserError as error:
+        message = str(error)
+    else:
+        message = path.name
+        assert isinstance(table, dict)
+    assert path.name in message
+
+
 def small(protocol: int) -> bytes:
     table = {
         "a": np.arange(6.0).reshape(2, 3),
@@ -413,10 +425,7 @@ def test_changed_bytes_end_in_a_table_or_a_user_error(tmp_path, protocol, edits)
     data = bytearray(small(protocol))
     for place, byte in edits:
         data[int(place * len(data))] = byte
-    try:
-        assert isinstance(restricted_pickle.load(write(tmp_path, bytes(data))), dict)
-    except UserError as error:
-        assert "file.pkl" in str(error)
+    table_or_user_error(write(tmp_path, bytes(data)))
 
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -447,7 +456,4 @@ def test_changed_bytes_end_in_a_table_or_a_user_error(tmp_path, protocol, edits)
     )
 )
 def test_programs_of_random_instructions_end_in_a_table_or_a_user_error(tmp_path, program):
-    try:
-        assert isinstance(restricted_pickle.load(write(tmp_path, b"".join(program) + b".")), dict)
-    except UserError as error:
-        assert "file.pkl" in str(error)
+    table_or_user_error(write(tmp_path, b"".join(program) + b"."))

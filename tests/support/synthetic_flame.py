@@ -11,6 +11,7 @@ import io
 import pickle
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -52,7 +53,7 @@ def chumpy_module() -> dict[str, types.ModuleType]:
 class _Python2Pickler(pickle._Pickler):
     """Writes what Python 2 wrote: byte strings for text and array data, old module names, an old-style set."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def save_text(self, value: str | bytes) -> None:
         data = value.encode("latin-1") if isinstance(value, str) else value
@@ -94,3 +95,66 @@ def python2_pickle(table: dict, protocol: int = 2, chumpy: dict[str, np.ndarray]
     pickler = _Python2Pickler(buffer, protocol, fix_imports=False)
     pickler.dump({**table, **{key: _Chumpy(value) for key, value in (chumpy or {}).items()}})
     return buffer.getvalue()
+
+
+def flame_table(
+    vertices: np.ndarray,  # [N, 3]
+    triangles: np.ndarray,  # [M, 3]
+    identity: np.ndarray,  # [S, N, 3]
+    expression: np.ndarray,  # [E, N, 3]
+    correctives: np.ndarray,  # [36, N, 3]
+    regressor: np.ndarray,  # [5, N]
+    weights: np.ndarray,  # [N, 5]
+) -> dict:
+    """Arrays in the layout and types of FLAME's files."""
+    return {
+        "v_template": vertices.astype(np.float64),
+        "f": triangles.astype(np.uint32),
+        "shapedirs": np.concatenate([identity, expression]).astype(np.float64).transpose(1, 2, 0).copy(),
+        "posedirs": correctives.astype(np.float64).transpose(1, 2, 0).copy(),
+        "J_regressor": sparse.csc_matrix(regressor.astype(np.float64)),
+        "J": regressor @ vertices,
+        "weights": weights.astype(np.float64),
+        "kintree_table": PARENTS,
+        "bs_style": "lbs",
+        "bs_type": "lrotmin",
+    }
+
+
+def random_flame(identities: int = 300, expressions: int = 100, levels: int = 2, seed: int = 0) -> dict:
+    """A table of random components on a small ellipsoid: nothing is zero, so that every term of skinning counts."""
+    rng = np.random.default_rng(seed)
+    sphere, triangles = icosphere(levels)
+    vertices = sphere * [0.08, 0.13, 0.1] + rng.normal(size=sphere.shape) * 0.001
+    n = len(vertices)
+    # Sorted by size within each basis, as principal components are
+    size = np.concatenate([0.9 ** np.arange(identities), 0.9 ** np.arange(expressions)]).clip(1e-3)
+    shapes = rng.normal(size=(identities + expressions, n, 3)) * 0.004 * size[:, None, None]
+    regressor = rng.random((5, n)) * (rng.random((5, n)) < 20 / n)
+    regressor[:, 0] += 0.1
+    weights = rng.random((n, 5)) ** 4
+    return flame_table(
+        vertices,
+        triangles,
+        shapes[:identities],
+        shapes[identities:],
+        rng.normal(size=(36, n, 3)) * 0.002,
+        regressor / regressor.sum(1, keepdims=True),
+        weights / weights.sum(1, keepdims=True),
+    )
+
+
+def write_flame(
+    path: Path,
+    table: dict,
+    chumpy: tuple[str, ...] = ("shapedirs", "posedirs"),
+    protocol: int = 2,
+) -> Path:
+    """Writes ``table`` as FLAME's kind of pickle (the arrays named in ``chumpy`` as chumpy objects), or as ``.npz``."""
+    if path.suffix == ".npz":
+        dense = {key: value.toarray() if sparse.issparse(value) else value for key, value in table.items()}
+        np.savez(path, **dense)
+        return path
+    plain = {key: value for key, value in table.items() if key not in chumpy}
+    path.write_bytes(python2_pickle(plain, protocol, {key: table[key] for key in chumpy if key in table}))
+    return path
