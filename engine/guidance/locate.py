@@ -94,8 +94,8 @@ def _find(part: HubFolder | Located | None, download: bool) -> Located | None:
         if download:
             raise UserError(f"{part.repo} cannot be downloaded: the hub was not reached. {_GO_ON}") from error
         return None
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the hub's client lets the errors of whatever HTTP library it uses through
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{part.repo} at {part.revision} cannot be downloaded: {reason} {_GO_ON}") from error
     folder = Path(root) / part.subfolder
     if not folder.is_dir():
