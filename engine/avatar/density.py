@@ -64,6 +64,10 @@ class DensityControl:
         self._gradient: Tensor | None = None  # [K] sum of normalised gradients
         self._seen: Tensor | None = None  # [K] number of pictures that showed the Gaussian
 
+    def due(self, step: int) -> bool:
+        """Whether :meth:`step` has something to do after this many steps."""
+        return step in self.densify_steps or step in self.prune_steps
+
     def observe(
         self,
         gradient: Tensor,  # [V, K, 2] of the loss by the projected centres, in any unit
@@ -92,7 +96,7 @@ class DensityControl:
         generator: torch.Generator | None,
     ) -> DensityChange | None:
         """Densifies and prunes ``gaussians`` and ``optimiser`` in place if it is time to; says what was done."""
-        if step not in self.densify_steps and step not in self.prune_steps:
+        if not self.due(step):
             return None
         cloned = split = pruned = 0
         with torch.no_grad():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..avatar.binding import triangle_frames
+from ..avatar.binding import bind, triangle_frames
 from ..avatar.density import DensityControl, DensitySettings
 from ..avatar.initialise import super_dense
 from ..avatar.regularise import regularisation
@@ -124,21 +124,21 @@ def fit(
         shape = None if identity is None else identity[None]
         vertices = head(expressions[chosen], joints[chosen], shape)  # [B, N, 3]
         shifts = [images.new_zeros(len(gaussians), 2, requires_grad=True) for _ in chosen]
+        posed = [triangle_frames(one, head.triangles) for one in vertices]
         renders = [
             rasterise(
-                gaussians.pose(posed, head.triangles),
+                bind(frames, gaussians.triangle, **gaussians.parameters()),
                 cameras[view],
                 background=background,
                 screen_offsets=shift,
             )
-            for posed, view, shift in zip(vertices, chosen, shifts, strict=True)
+            for frames, view, shift in zip(posed, chosen, shifts, strict=True)
         ]
         pictures = torch.stack([render.colour for render in renders])
         loss = (1 - settings.dssim) * (pictures - images[chosen]).abs().mean()
         if settings.dssim:
             loss = loss + settings.dssim * (1 - ssim(pictures, images[chosen]).mean())
-        frames = triangle_frames(vertices[0].detach(), head.triangles)
-        position, scale = regularisation(gaussians, frames)
+        position, scale = regularisation(gaussians, posed[0])
         (loss + settings.position_weight * position + settings.scale_weight * scale).backward()
         if not loss.isfinite():
             raise FloatingPointError(f"the loss of step {step} is {loss.item()}")
@@ -146,7 +146,8 @@ def fit(
         density.observe(
             torch.stack([shift.grad for shift in shifts]), torch.stack([render.visible for render in renders])
         )
-        density.step(step, gaussians, optimiser, triangle_frames(rest(), head.triangles), generator)
+        if density.due(step):
+            density.step(step, gaussians, optimiser, triangle_frames(rest(), head.triangles), generator)
         if report is not None:
             report(step, loss.item(), len(gaussians))
     return gaussians.requires_grad_(False)
