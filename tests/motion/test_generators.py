@@ -5,19 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from headstudio.errors import UserError
+from headstudio.heads.expressions import ARKIT_NAMES
 from headstudio.motion import generators
 from headstudio.motion.generators import TURN_LIMITS, MotionSampler, settle
 from headstudio.motion.poses import EXPRESSIONS, VISEMES, mirrored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-SLIDERS = tuple(
-    sorted(
-        set(generators.gaze_curves(np.zeros((1, 2)))).union(
-            *(v.pose for v in VISEMES.values()), *EXPRESSIONS.values(), *map(mirrored, EXPRESSIONS.values())
-        )
-    )
-)
+SLIDERS = ARKIT_NAMES
 # Expression component i is slider i: the sampler's output shows the sliders themselves.
 HEAD = SimpleNamespace(
     name="sliders",

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 from headstudio.condition.topology import LANDMARK_INDICES
 from headstudio.heads.arrays import Controls, HeadArrays
-from headstudio.motion import generators
-from headstudio.motion.poses import EXPRESSIONS, VISEMES, mirrored
+from headstudio.heads.expressions import ARKIT_NAMES
 from headstudio.train.progress import Progress, SilentReporter
 from headstudio.train.settings import CameraRanges, TrainSettings
 from support.synthetic_head import synthetic_head
@@ -34,16 +33,13 @@ SIX_STEPS = TrainSettings(
 
 
 def arkit_head() -> HeadArrays:
-    """The synthetic head, whose sliders are the generators' and move it at random, and whose face has landmarks."""
+    """The synthetic head, whose sliders are ARKit's and move it at random, and whose face has landmarks."""
     head = synthetic_head()
-    poses = [viseme.pose for viseme in VISEMES.values()]
-    poses += [pose for one in EXPRESSIONS.values() for pose in (one, mirrored(one))]
-    names = tuple(sorted(set(generators.gaze_curves(np.zeros((1, 2)))).union(*poses)))
     rng = np.random.default_rng(0)
     controls = Controls(
-        names,
-        rng.normal(0, 0.1, (len(names), len(head.expression_names))).astype(np.float32),
-        np.zeros((len(names), len(head.joint_names), 3), np.float32),
+        ARKIT_NAMES,
+        rng.normal(0, 0.1, (len(ARKIT_NAMES), len(head.expression_names))).astype(np.float32),
+        np.zeros((len(ARKIT_NAMES), len(head.joint_names), 3), np.float32),
     )
     count = len(head.landmarks.indices)
     return replace(
