@@ -5,12 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from support.tiny_prior import write_tiny_prior
-
 from headstudio.errors import UserError
 from headstudio.guidance.distil import distillation_loss, get_strategy
 from headstudio.guidance.prior import Prior
 from headstudio.guidance.prompts import PromptEmbeddings
+from support.tiny_prior import write_tiny_prior
 
 BATCH = 4
 TIMES = torch.tensor([20, 199, 200, 780])  # both sides of 200, and the two timesteps next to it

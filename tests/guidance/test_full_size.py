@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from support.tiny_prior import tiny_tokenizer
-from transformers import CLIPTextConfig, CLIPTextModel
-
 from headstudio.guidance.distil import STRATEGIES, distillation_loss
 from headstudio.guidance.prior import Prior
 from headstudio.guidance.prompts import PromptEmbeddings
+from support.tiny_prior import tiny_tokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
 WIDTHS = (320, 640, 1280, 1280)
 CROSS = "CrossAttn"
@@ -108,7 +107,7 @@ def test_sizes(prior):
 
 @pytest.mark.parametrize(("strategy", "views_at_once"), [("sds", None), ("nfsd", None), ("nfsd", 5)])
 def test_shapes_of_a_training_step(strategy, views_at_once):
-    """From 1024 px renders of the paper to their gradient: eight views, both sides of t = 200, back views without map."""
+    """From the paper's 1024 px renders to their gradient: eight views, both sides of t = 200, some without a map."""
     prior = build(views_at_once=views_at_once)
     images = torch.empty(8, 1024, 1024, 3, device="meta", requires_grad=True)
     latents = prior.encode_images(images)

@@ -7,14 +7,13 @@ import shutil
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
-from safetensors.torch import load_file, save_file
-from support.tiny_prior import write_tiny_prior
-
 from headstudio.errors import UserError
 from headstudio.guidance.known import KNOWN_PRIORS
 from headstudio.guidance.locate import locate_prior
 from headstudio.guidance.prior import Prior
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+from support.tiny_prior import write_tiny_prior
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import SlicedAttnProcessor
-from support.tiny_prior import TEXT_WIDTH, write_tiny_prior
-
 from headstudio.errors import UserError
 from headstudio.guidance.prior import Prior, resize_pictures
+from support.tiny_prior import TEXT_WIDTH, write_tiny_prior
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +170,7 @@ def test_encoding_is_differentiable(latent_prior):
 def test_resizing_keeps_what_is_smooth(size):
     """A ramp stays that ramp, sampled at the new pixel centres, away from the border where filters are cut."""
     centres = (torch.arange(size) + 0.5) / size
-    ramp = torch.stack(torch.meshgrid(centres, centres, indexing="ij") + (torch.ones(size, size),), -1)[None]
+    ramp = torch.stack((*torch.meshgrid(centres, centres, indexing="ij"), torch.ones(size, size)), -1)[None]
     resized = resize_pictures(ramp, 16)
     target = (torch.arange(16) + 0.5) / 16
     tolerance = 1e-5 if size % 16 == 0 or size < 16 else 0.05 / 16  # a filter cut at pixels is off by 0.05 pixel

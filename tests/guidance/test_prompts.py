@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from headstudio.errors import UserError
 from headstudio.guidance.prompts import DEFAULT_NEGATIVE, PromptEmbeddings, view_index, view_prompts
 

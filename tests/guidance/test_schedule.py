@@ -1,8 +1,5 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from headstudio.guidance.schedule import (
     PUBLISHED_PHASES,
     distillation_weight,
@@ -10,6 +7,8 @@ from headstudio.guidance.schedule import (
     timestep_phases,
     timestep_range,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(
