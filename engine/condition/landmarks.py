@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -60,14 +62,15 @@ def landmark_visibility(
     tolerance = torch.as_tensor(tolerance, dtype=points.dtype, device=points.device).expand(points.shape[-2])
     world_to_camera = camera.world_to_camera.to(points)
     rotation, shift = world_to_camera[..., :3, :3], world_to_camera[..., None, :3, 3]
-    local_points = (points @ rotation.transpose(-1, -2) + shift).reshape(-1, *points.shape[-2:])
-    local_vertices = vertices @ rotation.transpose(-1, -2) + shift
-    local_vertices = local_vertices.expand(*leading, -1, -1).reshape(-1, *vertices.shape[-2:])
-    seen = [
-        _seen(p, v[triangles], tolerance, camera.near, camera.orthographic)
-        for p, v in zip(local_points, local_vertices, strict=True)
-    ]
-    return torch.stack(seen).reshape(points.shape[:-1]) if seen else points.new_zeros(points.shape[:-1]).bool()
+    views = math.prod(leading)
+    local_points = (points @ rotation.transpose(-1, -2) + shift).reshape(views, *points.shape[-2:])
+    local_vertices = (vertices @ rotation.transpose(-1, -2) + shift).expand(*leading, -1, -1)
+    local_vertices = local_vertices.reshape(views, *vertices.shape[-2:])
+    seen = torch.empty(local_points.shape[:-1], dtype=torch.bool, device=points.device)
+    for view in range(views):
+        corners = local_vertices[view, triangles]
+        seen[view] = _seen(local_points[view], corners, tolerance, camera.near, camera.orthographic)
+    return seen.reshape(points.shape[:-1])
 
 
 def _seen(
