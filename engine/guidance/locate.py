@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import UserError
+from ..starter import model_folder
 from .known import KNOWN_PRIORS, HubFolder
 
 STARTER = "starter"
-STARTER_FOLDER = Path(__file__).resolve().parent.parent / "starter" / "model"
+"""The name of the prior that is part of the package."""
 
 # Weights in safetensors only, and only those of the parts that are used: repositories often hold the same model in
 # several other forms.
@@ -55,7 +56,7 @@ def locate_prior(
 
 def _resolve(source: str | Path, revision: str | None, what: str) -> HubFolder | Located:
     text = str(source)
-    folder = STARTER_FOLDER if text == STARTER else Path(source).expanduser()
+    folder = model_folder() if text == STARTER else Path(source).expanduser()
     if folder.is_dir():
         return Located(folder, text if text == STARTER else folder.resolve().name, None)
     if folder.is_file():

@@ -92,6 +92,9 @@ class Prior:
     ) -> Prior:
         """Load a prior. Nothing is fetched from the network unless ``download``.
 
+        ``attention_slicing`` computes attention head by head: less memory where the device has no fused attention
+        (on CUDA it has), at the price of time.
+
         Raises ``UserError``: weights that are not here (with the command that fetches them), pickled weights, damaged
         files, parts that do not fit together.
         """

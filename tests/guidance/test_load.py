@@ -384,3 +384,15 @@ def test_a_folder_wins_over_a_hub_id(original, tmp_path, monkeypatch):
     located, control = locate_prior("owner/name", None, None, download=False)
     assert located.folder.resolve() == tmp_path / "owner" / "name"
     assert control is None
+
+
+def test_the_starter_is_the_packages_own(original, monkeypatch, tmp_path):
+    from headstudio.guidance import locate
+
+    monkeypatch.setattr(locate, "model_folder", lambda: original)
+    prior = load("starter")
+    assert prior.name == "starter"
+    torch.testing.assert_close(output(prior), output(load(original)))
+    monkeypatch.setattr(locate, "model_folder", lambda: tmp_path / "lost")
+    with pytest.raises(UserError, match=r"built-in prior is missing.*install HeadStudio again"):
+        load("starter")
