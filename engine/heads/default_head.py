@@ -1,0 +1,209 @@
+"""The head that needs no file from anyone: built from CC0 data of MakeHuman, in FLAME's form, and cached.
+
+The neutral head is the mean of MakeHuman's young man and woman. The origin is the middle of its bounding box. Identity
+components are named after MakeHuman's targets; +1 is the full target. Most come as pairs of opposites
+(``nose/nose-width1-decr`` and ``-incr``), each meant for 0..1. The six groups ``gender``, ``age``, ``ethnicity``,
+``weight``, ``muscle`` are differences from the neutral head with the head kept in its place.
+
+The expression is ARKit's 52 in the order of ``expressions.ARKIT_NAMES``. Two kinds are carried by joints: ``jawOpen``
+turns the jaw by 26 degrees, and its own row is zero, because the pose correctives of the jaw hold the rest; ``eyeLook*``
+turn the eyeballs, and their rows move the lids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from ..avatar.archive import read_archive
+from ..avatar.atomic import atomic_write
+from ..errors import UserError
+from . import default_joints, default_regions
+from .arrays import JOINT_NAMES, JOINT_PARENTS, Controls, HeadArrays, Landmarks
+from .assets import Assets, find_assets, manifest_key
+from .default_landmarks import build_landmarks
+from .default_mesh import HeadMesh, cut_head
+from .expressions import ARKIT_NAMES, MIRRORED
+from .makehuman import parse_mesh, parse_mirror, parse_target
+
+BUILDER = 1  # raise it whenever the built head changes: caches of older builders are then ignored
+METRES = 0.1  # per decimetre
+_UNITS = "faceunits01/targets/faceunits/"
+_TARGETS = "mpfb2/targets/"
+_JAW_SINE = 9 * (default_joints.JAW - 1) + 3 * 2 + 1  # feature (R - I)[2, 1] of the jaw: the sine of its opening
+
+
+def default_head(cache_dir: Path | None = None) -> HeadArrays:
+    """The default head, from the cache in ``cache_dir`` (default: the user's cache folder) or built into it.
+
+    Raises ``UserError`` if the CC0 data is neither installed nor to be fetched, or is damaged.
+    """
+    folder = Path(cache_dir) if cache_dir is not None else Path(platformdirs.user_cache_dir("headstudio"))
+    path = folder / f"default-head-{BUILDER}-{manifest_key()}.npz"
+    with contextlib.suppress(UserError, ValueError, KeyError, TypeError):  # missing or damaged: built anew
+        return _load(path)
+    head = build_default_head(find_assets(folder))
+    with contextlib.suppress(UserError, OSError):  # a cache that cannot be written only costs time
+        folder.mkdir(parents=True, exist_ok=True)
+        _save(path, head)
+    return head
+
+
+def build_default_head(assets: Assets) -> HeadArrays:
+    """Builds the head from the files of ``assets``."""
+    base = parse_mesh(assets.read("mpfb2/3dobjs/base.obj"))
+    count = len(base.vertices)
+    mirror = parse_mirror(assets.read("mpfb2/mesh_metadata/hm08.mirror"), count)
+
+    def target(name: str) -> np.ndarray:
+        return parse_target(assets.read(name), count)
+
+    macros = _macros(target)
+    neutral = base.vertices + macros.pop("neutral")
+    mesh = cut_head(base, neutral, mirror)
+    identity = {name: mesh.restrict(field) for name, field in macros.items()}
+    for name, field in identity.items():
+        identity[name] = field - field[:-1].mean(0)
+    for name in assets.names(_TARGETS):
+        if "/macrodetails/" not in name:
+            short = name.removeprefix(_TARGETS).removesuffix(".target.gz")
+            identity[short] = mesh.restrict(target(name))
+
+    shapes = {name: mesh.restrict(target(f"{_UNITS}{name}.target")) for name in ARKIT_NAMES}
+    _symmetrise(mesh, shapes)
+    cubes = {"joint-neck": neutral[base.vertices_of("joint-neck")].mean(0)}
+    regressor = default_joints.joint_regressor(mesh, cubes)
+    jaw = default_joints.solve_jaw(mesh, shapes["jawOpen"])
+    controls, expression = _controls(mesh, shapes, regressor @ mesh.neutral)
+    correctives = np.zeros((9 * (len(JOINT_NAMES) - 1), len(mesh.neutral), 3))
+    correctives[_JAW_SINE] = jaw.corrective
+    region = default_regions.label(mesh)
+    middle = 0.5 * (mesh.neutral.min(0) + mesh.neutral.max(0))
+
+    def metres(array: np.ndarray) -> np.ndarray:
+        return (METRES * array).astype(np.float32)
+
+    return HeadArrays(
+        name="default",
+        licence="CC0-1.0",
+        vertices=metres(mesh.neutral - middle),
+        triangles=mesh.triangles.astype(np.int32),
+        identity=metres(np.stack(list(identity.values()))),
+        identity_names=tuple(identity),
+        expression=metres(expression),
+        expression_names=ARKIT_NAMES,
+        pose_correctives=metres(correctives),
+        joint_regressor=regressor.astype(np.float32),
+        parents=np.array(JOINT_PARENTS, np.int32),
+        joint_names=JOINT_NAMES,
+        skin_weights=default_joints.skin_weights(mesh, jaw).astype(np.float32),
+        controls=controls,
+        landmarks=build_landmarks(mesh, region, default_regions.REGION_NAMES),
+        uv=mesh.uv.astype(np.float32),
+        uv_triangles=mesh.uv_triangles.astype(np.int32),
+        region=region,
+        region_names=default_regions.REGION_NAMES,
+    )
+
+
+def _macros(target) -> dict[str, np.ndarray]:
+    """MakeHuman's age, gender, ethnicity, weight and muscle as differences [V, 3] from the neutral body."""
+    folder = f"{_TARGETS}macrodetails/"
+    average = "averagemuscle-averageweight"
+
+    def people(sex: str, age: str = "young", origin: str = "caucasian") -> np.ndarray:
+        return target(f"{folder}{origin}-{sex}-{age}.target.gz")
+
+    def body(sex: str, age: str = "young", build: str = average) -> np.ndarray:
+        return target(f"{folder}universal-{sex}-{age}-{build}.target.gz")
+
+    def mean(function, *arguments: str) -> np.ndarray:
+        return 0.5 * (function("female", *arguments) + function("male", *arguments))
+
+    young, average_body = mean(people), mean(body)
+    macros = {"neutral": young + average_body}
+    for sex in ("female", "male"):
+        macros[f"gender/{sex}"] = people(sex) + body(sex) - macros["neutral"]
+    for age in ("baby", "child", "old"):
+        macros[f"age/{age}"] = mean(people, age) + mean(body, age) - macros["neutral"]
+    for origin in ("african", "asian"):
+        macros[f"ethnicity/{origin}"] = mean(people, "young", origin) - young
+    for name, build in (
+        ("weight/max", "averagemuscle-maxweight"),
+        ("weight/min", "averagemuscle-minweight"),
+        ("muscle/max", "maxmuscle-averageweight"),
+        ("muscle/min", "minmuscle-averageweight"),
+    ):
+        macros[name] = mean(body, "young", build) - average_body
+    return macros
+
+
+def _symmetrise(mesh: HeadMesh, shapes: dict[str, np.ndarray]) -> None:
+    """Makes ARKit's pairs exact mirror images of each other, and the rest of the expressions symmetric.
+
+    The face units were sculpted on both sides and rounded; they differ by up to 2 mm.
+    """
+    pairs = dict(MIRRORED)
+    for name in ARKIT_NAMES:
+        if name not in pairs.values():
+            other = pairs.get(name, name)
+            shapes[name] = 0.5 * (shapes[name] + mesh.reflect(shapes[other]))
+            shapes[other] = mesh.reflect(shapes[name])
+
+
+def _controls(mesh: HeadMesh, shapes: dict[str, np.ndarray], centres: np.ndarray) -> tuple[Controls, np.ndarray]:
+    """The sliders, and the expression [E, N, 3] without what the joints do; ``centres`` [J, 3]."""
+    to_joints = np.zeros((len(ARKIT_NAMES), len(JOINT_NAMES), 3))
+    expression = np.stack([shapes[name] for name in ARKIT_NAMES])
+    opening = ARKIT_NAMES.index("jawOpen")
+    to_joints[opening, default_joints.JAW, 0] = default_joints.JAW_ANGLE
+    expression[opening] = 0
+    for joint, group in (
+        (default_joints.EYE_LEFT, "helper-l-eye"),
+        (default_joints.EYE_RIGHT, "helper-r-eye"),
+    ):
+        eyeball = mesh.group(group)
+        for row in range(len(ARKIT_NAMES)):
+            moved = expression[row, eyeball]
+            if np.abs(moved).max() > 0:
+                to_joints[row, joint] = default_joints.eye_turn(mesh.neutral[eyeball], moved, centres[joint])
+                expression[row, eyeball] = 0
+    to_expression = np.eye(len(ARKIT_NAMES), dtype=np.float32)
+    to_expression[opening, opening] = 0
+    return Controls(ARKIT_NAMES, to_expression, to_joints.astype(np.float32)), expression
+
+
+_NESTED = {"controls": Controls, "landmarks": Landmarks}
+
+
+def _save(path: Path, head: HeadArrays) -> None:
+    arrays, texts = {}, {}
+    for prefix, record in (("", head), ("controls.", head.controls), ("landmarks.", head.landmarks)):
+        for item in fields(record):
+            value = getattr(record, item.name)
+            if isinstance(value, np.ndarray):
+                arrays[prefix + item.name] = value
+            elif item.name not in _NESTED:
+                texts[prefix + item.name] = value
+    with atomic_write(path) as file:
+        np.savez(file, texts=np.array(json.dumps(texts)), **arrays)
+
+
+def _load(path: Path) -> HeadArrays:
+    if not os.path.exists(path):
+        raise UserError(f"There is no {path}.")
+    arrays = read_archive(path, "cached head")
+    values = {**arrays, **json.loads(str(arrays.pop("texts")))}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    def record(kind, prefix: str):
+        return kind(**{item.name: values[prefix + item.name] for item in fields(kind)})
+
+    nested = {name: record(kind, f"{name}.") for name, kind in _NESTED.items()}
+    return HeadArrays(**nested, **{i.name: values[i.name] for i in fields(HeadArrays) if i.name not in nested})

@@ -1,0 +1,105 @@
+"""Joints of the default head: where they are, how they follow identity, what they move, and the re-solved jaw.
+
+Lengths in decimetres, like :class:`~.default_mesh.HeadMesh`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .arrays import JOINT_NAMES
+from .default_mesh import HeadMesh
+from .skinning import rotation_matrices
+
+NECK, JAW, EYE_LEFT, EYE_RIGHT = (JOINT_NAMES.index(name) for name in ("neck", "jaw", "eye_left", "eye_right"))
+HINGE = np.array([0.0, 7.1, 0.6])  # the jaw's axis in the neutral head
+JAW_ANGLE = np.radians(26.0)  # at jawOpen = 1
+NECK_RINGS = 7  # edge loops over which the root's grip on the neck fades out
+
+
+@dataclass(frozen=True)
+class Jaw:
+    """How much each vertex turns with the jaw, and what the turn does not reach."""
+
+    weights: np.ndarray  # [N]
+    corrective: np.ndarray  # [N, 3] added before skinning, times sin(angle)
+
+
+def joint_regressor(mesh: HeadMesh, cubes: dict[str, np.ndarray]) -> np.ndarray:
+    """Rows [J, N] over nearby vertices that put the joints of the neutral head exactly where they belong.
+
+    ``cubes`` holds MakeHuman's joint positions ([3]). The root is the middle of the neck's cut; the neck is MakeHuman's;
+    the eyes are the middles of their eyeballs, so that they turn in place; the jaw is the hinge, held by the skin
+    around it.
+    Every row is the flattest (least-norm) one, so a joint moves like the mean of its support when identity does.
+    """
+    points = mesh.neutral
+    rows = np.zeros((len(JOINT_NAMES), len(points)))
+    rows[0, mesh.neck_loop] = 1 / len(mesh.neck_loop)
+    rings = mesh.topology.rings(mesh.base_ids[mesh.neck_loop].tolist())
+    around_neck = mesh.index[[v for v, ring in rings.items() if ring <= 6]]
+    _hold(rows[NECK], around_neck[around_neck >= 0], points, cubes["joint-neck"])
+    skin = np.unique(mesh.index[mesh.topology.quads])
+    beside = skin[(skin >= 0)]
+    sides = np.linalg.norm(np.abs(points[beside]) * [1, 1, 1] - [0.62, *HINGE[1:]], axis=1) < 0.25
+    _hold(rows[JAW], beside[sides], points, HINGE)
+    for joint, group in ((EYE_LEFT, "helper-l-eye"), (EYE_RIGHT, "helper-r-eye")):
+        eyeball = mesh.group(group)
+        _hold(rows[joint], eyeball, points, sphere_centre(points[eyeball]))
+    return rows
+
+
+def sphere_centre(points: np.ndarray) -> np.ndarray:  # [K, 3]
+    """Centre [3] of the sphere that fits the points best (linear least squares)."""
+    solution = np.linalg.lstsq(np.c_[2 * points, np.ones(len(points))], (points**2).sum(1), rcond=None)[0]
+    return solution[:3]
+
+
+def _hold(row: np.ndarray, support: np.ndarray, points: np.ndarray, target: np.ndarray) -> None:
+    conditions = np.c_[points[support], np.ones(len(support))].T  # [4, K]
+    row[support] = np.linalg.lstsq(conditions, np.append(target, 1.0), rcond=None)[0]
+
+
+def solve_jaw(mesh: HeadMesh, opening: np.ndarray) -> Jaw:
+    """Weights for which the hinge's turn by ``JAW_ANGLE`` comes nearest to the displacement ``opening`` [N, 3].
+
+    What is left goes into the pose corrective, so the joint alone reproduces ``opening`` exactly. Lower teeth and
+    tongue are bone: they turn rigidly.
+    """
+    rotation = rotation_matrices(np.array([JAW_ANGLE, 0, 0]))
+    arm = mesh.neutral - HINGE
+    turn = arm @ rotation.T - arm
+    weights = np.clip((opening * turn).sum(1) / np.maximum((turn**2).sum(1), 1e-12), 0, 1)
+    for group in ("helper-lower-teeth", "helper-tongue"):
+        weights[mesh.group(group)] = 1
+    blended = weights[:, None, None] * rotation + (1 - weights)[:, None, None] * np.eye(3)
+    residual = opening - weights[:, None] * turn
+    corrective = np.linalg.solve(blended, residual[..., None])[..., 0] / np.sin(JAW_ANGLE)
+    return Jaw(weights, corrective)
+
+
+def skin_weights(mesh: HeadMesh, jaw: Jaw) -> np.ndarray:
+    """Weights [N, J]: the neck fades into the root towards the cut, the eyes are rigid, the jaw is as solved."""
+    rings = mesh.topology.rings(mesh.base_ids[mesh.neck_loop].tolist())
+    fade = np.array([min(rings.get(int(v), NECK_RINGS), NECK_RINGS) for v in mesh.base_ids] + [0]) / NECK_RINGS
+    neck = fade**2 * (3 - 2 * fade)
+    weights = np.zeros((len(mesh.neutral), len(JOINT_NAMES)))
+    weights[:, JAW] = jaw.weights
+    weights[:, NECK] = (1 - jaw.weights) * neck
+    weights[:, 0] = (1 - jaw.weights) * (1 - neck)
+    for joint, group in ((EYE_LEFT, "helper-l-eye"), (EYE_RIGHT, "helper-r-eye")):
+        weights[mesh.group(group)] = np.eye(len(JOINT_NAMES))[joint]
+    return weights
+
+
+def eye_turn(points: np.ndarray, displacement: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Axis-angle [3] of the rotation about ``centre`` that best gives the eyeball's ``displacement`` [K, 3] (Kabsch)."""
+    before, after = points - centre, points + displacement - centre
+    u, _, vt = np.linalg.svd(after.T @ before)
+    rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    skew = 0.5 * (rotation - rotation.T)
+    axis = np.array([skew[2, 1], skew[0, 2], skew[1, 0]])  # times sin(angle)
+    sine = np.linalg.norm(axis)
+    return axis / max(sine, 1e-12) * np.arctan2(sine, 0.5 * (np.trace(rotation) - 1))
