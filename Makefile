@@ -5,11 +5,12 @@ PYTHON_VENV = .venv/bin/python
 demo: setup
 	$(PYTHON_VENV) tools/demo.py
 
-# Style, then every test.
+# Style, then every test; Blender's in a process of their own, as in life.
 test: setup
 	$(PYTHON_VENV) -m ruff check .
 	$(PYTHON_VENV) -m ruff format --check .
-	$(PYTHON_VENV) -m pytest $(ARGS)
+	$(PYTHON_VENV) -m pytest tests --ignore tests/blender $(ARGS)
+	$(PYTHON_VENV) -m pytest tests/blender
 
 # Every measurement that benchmarks/results holds.
 benchmark: setup

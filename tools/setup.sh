@@ -40,6 +40,20 @@ make_venv() {
   "$uv" venv --quiet --seed --python 3.11 .venv || fail "uv could not fetch Python 3.11. Install Python 3.11 or 3.13 by hand and run this command again."
 }
 
+# What the bpy module links to. Without libegl1 its first render aborts the process.
+libraries=(libX11.so.6:libx11-6 libXrender.so.1:libxrender1 libXfixes.so.3:libxfixes3 libXi.so.6:libxi6 libSM.so.6:libsm6
+  libxkbcommon.so.0:libxkbcommon0 libGL.so.1:libgl1 libEGL.so.1:libegl1)
+missing=()
+for library in "${libraries[@]}"; do
+  /sbin/ldconfig -p | grep -q "${library%%:*}" || missing+=("${library#*:}")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || fail "these system libraries of Blender are missing: ${missing[*]}"
+  [ "$(id -u)" = 0 ] || fail "Blender needs system packages. Run: sudo apt install ${missing[*]}   and then this command again."
+  say "installing ${missing[*]} by apt"
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1
+fi
+
 [ -x .venv/bin/python ] && suits .venv/bin/python || { rm -rf .venv; make_venv; }
 rm -f .venv/.ready-*
 

@@ -1,0 +1,71 @@
+"""File > Import > HeadStudio Avatar, and dropping a file on the viewport: it becomes a rig with splats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import bpy
+from bpy_extras.io_utils import ImportHelper
+
+from ..engine.avatar.file import Avatar, load_avatar
+from ..engine.errors import UserError
+from .rig import Rig, build_rig
+from .splat_data import store_splats
+
+ENDING = ".avatar.npz"
+
+
+def import_avatar(avatar: Avatar, name: str, parent: bpy.types.Collection) -> Rig:
+    """Build the rig under ``parent`` and put the splats, with their provenance, into the .blend."""
+    rig = build_rig(avatar.head, name, parent)
+    splats = store_splats(avatar.splats, name)
+    splats["provenance"] = json.dumps(avatar.provenance)
+    splats["licence"] = avatar.head.licence
+    rig.mesh.data.headstudio.splats = splats
+    # The splats are what one wants to see; the mesh stays there to be selected and keyed
+    rig.mesh.display_type = "WIRE"
+    return rig
+
+
+class HEADSTUDIO_OT_import_avatar(bpy.types.Operator, ImportHelper):
+    """Import a HeadStudio avatar as a mesh with shape keys, an armature and splats"""
+
+    bl_idname = "import_scene.headstudio_avatar"
+    bl_label = "Import HeadStudio Avatar"
+    bl_options = {"REGISTER", "UNDO"}
+
+    filename_ext = ".npz"
+    filter_glob: bpy.props.StringProperty(default=f"*{ENDING}", options={"HIDDEN"})
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        path = Path(self.filepath)
+        try:
+            avatar = load_avatar(path)
+        except UserError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        rig = import_avatar(avatar, path.name.removesuffix(ENDING), context.collection)
+        self.report({"INFO"}, f"Imported {len(avatar.splats):,} splats on {rig.mesh.name}")
+        return {"FINISHED"}
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        if self.filepath:  # dropped on the window
+            return self.execute(context)
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+
+class HEADSTUDIO_FH_avatar(bpy.types.FileHandler):
+    bl_idname = "HEADSTUDIO_FH_avatar"
+    bl_label = "HeadStudio Avatar"
+    bl_import_operator = "import_scene.headstudio_avatar"
+    bl_file_extensions = ".npz"
+
+    @classmethod
+    def poll_drop(cls, context: bpy.types.Context) -> bool:
+        return context.area is not None and context.area.type in {"VIEW_3D", "OUTLINER"}
+
+
+def menu_entry(menu: bpy.types.Menu, _context: bpy.types.Context) -> None:
+    menu.layout.operator(HEADSTUDIO_OT_import_avatar.bl_idname, text=f"HeadStudio Avatar ({ENDING})")
