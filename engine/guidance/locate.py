@@ -100,6 +100,8 @@ def _find(part: HubFolder | Located | None, download: bool) -> Located | None:
         raise UserError(f"{part.repo} at {part.revision} cannot be downloaded: {reason} {_GO_ON}") from error
     folder = Path(root) / part.subfolder
     if not folder.is_dir():
+        if download:
+            raise UserError(f"{part.repo} at {part.revision} has no folder {part.subfolder}: check the id. {_GO_ON}")
         return None
     return Located(folder, "/".join(filter(None, (part.repo, part.subfolder))), part.revision)
 

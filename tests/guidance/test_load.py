@@ -361,6 +361,12 @@ def test_download_happens_only_with_consent(original, monkeypatch):
     assert not any(pattern.endswith((".bin", ".ckpt", "*")) for pattern in options["allow_patterns"])
 
 
+def test_a_subfolder_that_the_hub_does_not_have(original, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **options: str(original))
+    with pytest.raises(UserError, match="owner/control at .* has no folder sd99"):
+        load(original, controlnet=f"owner/control/sd99@{COMMIT}", download=True)
+
+
 def test_failing_downloads_are_one_line(monkeypatch):
     for error in (
         LocalEntryNotFoundError("no route"),
