@@ -66,15 +66,22 @@ class JobRequest:
     seed: int = 0
     preset: str = "draft"
     steps: int | None = None  # none: the preset's
-    prior: str = "starter"  # the built-in one, a folder, or a hub id
+    prior: str = "starter"  # the built-in one, another known name, a folder, or a hub id
+    controlnet: str | None = None  # folder or hub id, where the prior's folder has none
+    download: bool = False  # whether missing weights may be fetched
     head: str = "default"  # the built-in one, or a FLAME file
+    device: str = "auto"  # "cpu", "cuda", "cuda:1"; auto: the GPU if there is one
+    low_memory: bool = False  # one picture at a time through the prior, for 8-12 GB cards
     settings: dict[str, object] = field(default_factory=dict)  # fields of TrainSettings that differ from the preset's
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "name", "negative", "preset", "prior", "head"):
+        for name in ("prompt", "name", "negative", "preset", "prior", "controlnet", "head", "device"):
             value = getattr(self, name)
-            if not isinstance(value, str) and not (name == "negative" and value is None):
+            if not isinstance(value, str) and not (name in ("negative", "controlnet") and value is None):
                 raise UserError(f"The request's {name} is {value!r}; it must be text.")
+        for name in ("download", "low_memory"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"The request's {name} is {getattr(self, name)!r}; it must be true or false.")
         object.__setattr__(self, "prompt", _one_line("prompt", self.prompt))
         if not self.prompt:
             raise UserError("The prompt is empty. Describe the head, for example: a smiling old man with a red hat.")
@@ -92,7 +99,7 @@ class JobRequest:
         _whole_number("seed", self.seed, 0, MAX_SEED)
         if self.steps is not None:
             _whole_number("number of steps", self.steps, 1, MAX_STEPS)
-        for name in ("prior", "head"):
+        for name in ("prior", "head", "device"):
             if not getattr(self, name).strip():
                 raise UserError(f"The {name} is empty.")
         self.train_settings()
@@ -205,6 +212,15 @@ class Job:
     def log_path(self) -> Path:
         return self.folder / "log.txt"
 
+    @property
+    def finished(self) -> bool:
+        """Done, and the avatar is there: a worker has nothing left to do."""
+        return self.last_state() == DONE and self.avatar_path.exists()
+
+    def last_step(self) -> int:
+        """The last step that an event speaks of; 0 before the first."""
+        return max((event.step for event in self.events()), default=0)
+
     def exists(self) -> bool:
         """False once somebody has deleted the folder."""
         return (self.folder / "job.json").exists()
@@ -248,8 +264,10 @@ class Job:
 
     def state(self) -> str:
         """``queued``, ``running``, ``interrupted`` (its worker died), ``cancelled``, ``failed`` or ``done``."""
-        if self.worker() is not None:
-            return RUNNING
+        return RUNNING if self.worker() is not None else self.last_state()
+
+    def last_state(self) -> str:
+        """The state by the events alone: what it was before somebody took the lock, or after."""
         try:
             size = (self.folder / "events.jsonl").stat().st_size
         except OSError:

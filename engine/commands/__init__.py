@@ -1,0 +1,1 @@
+"""The commands of ``headstudio``, one file each. What takes long to import is imported inside the functions."""
