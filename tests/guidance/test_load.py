@@ -363,7 +363,7 @@ def test_download_happens_only_with_consent(original, monkeypatch):
 
 def test_a_subfolder_that_the_hub_does_not_have(original, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **options: str(original))
-    with pytest.raises(UserError, match="owner/control at .* has no folder sd99"):
+    with pytest.raises(UserError, match=r"owner/control at .* has no folder sd99"):
         load(original, controlnet=f"owner/control/sd99@{COMMIT}", download=True)
 
 
