@@ -9,6 +9,8 @@ without fast-math, so that they always agree on which pixels it covers.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -23,19 +25,13 @@ BLOCK = 32
 
 _0, _HALF, _1 = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 _P = np.uint64(PLANE)
-_LOG2_E = np.float32(1.4426950408889634)
-# Taylor coefficients of 2^f, accurate to float32 for |f| <= 1/2.
-_E1, _E2, _E3, _E4, _E5, _E6 = (
-    np.float32(c)
-    for c in (
-        0.6931471805599453,
-        0.24022650695910072,
-        0.05550410866482158,
-        0.009618129107628477,
-        0.0013333558146428443,
-        0.00015403530393381609,
-    )
+# exp(-x) = 2^k exp(r): ln 2 in two parts, so that k times the first is exact and r keeps all its digits.
+_LOG2_E, _LN2_HIGH, _LN2_LOW = (
+    np.float32(1.4426950408889634),
+    np.float32(0.693359375),
+    np.float32(-2.12194440054690583e-4),
 )
+_E2, _E3, _E4, _E5, _E6, _E7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
 _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 
 
@@ -59,12 +55,12 @@ def _sum(typing_context, a, b):
 
 @kernel
 def _exp_of_minus(x):
-    """exp(-x) for 0 <= x <= 40, to 2 units in the last place."""
-    t = -x * _LOG2_E
-    whole = np.int32(t - _HALF)  # rounds to the nearest, because t <= 0 and the conversion truncates
-    f = t - np.float32(whole)
-    power = _1 + f * (_E1 + f * (_E2 + f * (_E3 + f * (_E4 + f * (_E5 + f * _E6)))))
-    return power * _float_of_bits((whole + _BIAS) << _MANTISSA)
+    """exp(-x) for 0 <= x <= 40, to 2e-7 of its value."""
+    k = np.int32(-x * _LOG2_E - _HALF)  # rounds to the nearest, because the conversion truncates towards zero
+    whole = np.float32(k)
+    r = -x - whole * _LN2_HIGH - whole * _LN2_LOW
+    power = _1 + r * (_1 + r * (_E2 + r * (_E3 + r * (_E4 + r * (_E5 + r * (_E6 + r * _E7))))))
+    return power * _float_of_bits((k + _BIAS) << _MANTISSA)
 
 
 @kernel

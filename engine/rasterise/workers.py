@@ -31,7 +31,8 @@ def thread_count() -> int:
 def run(function: Callable[..., None], tasks: Iterable[tuple]) -> None:
     """Call ``function(*task)`` for every task, in any order, on this thread and on helpers; return when all are done.
 
-    Tasks write to places of their own; the result must not depend on who does what. The first exception is raised.
+    Tasks write to places of their own; the result must not depend on who does what. After an exception no further task
+    begins, and it is raised here.
     """
     todo = deque(tasks)
 
@@ -41,14 +42,17 @@ def run(function: Callable[..., None], tasks: Iterable[tuple]) -> None:
                 task = todo.popleft()
             except IndexError:
                 return
-            function(*task)
+            try:
+                function(*task)
+            except BaseException:
+                todo.clear()
+                raise
 
     helpers = min(thread_count(), len(todo)) - 1
     futures = [_pool(helpers).submit(work) for _ in range(helpers)] if helpers > 0 else []
     try:
         work()
     finally:
-        todo.clear()
         # A helper that has not begun finds nothing left to do: no need to wait for it.
         running = [future for future in futures if not future.cancel()]
         for future in running:
