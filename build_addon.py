@@ -18,6 +18,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+# Pure-Python libraries that Blender lacks; one file serves every Python version. The manifest names them.
+WHEELS = ("plyfile==1.1.3",)
 FILES = ("__init__.py", "blender_manifest.toml", "LICENSE", "README.md")
 FOLDERS = ("blender_addon", "engine")
 
@@ -48,14 +50,20 @@ def build(output_folder: Path, blender: str | None = None) -> Path:
             shutil.copy2(ROOT / name, stage / name)
         for name in FOLDERS:
             shutil.copytree(ROOT / name, stage / name, ignore=shutil.ignore_patterns("__pycache__", "*.py[cod]"))
+        download = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        _run([sys.executable, *download, "--dest", str(stage / "wheels"), *WHEELS])
         for step in (
             ["build", "--source-dir", str(stage), "--output-filepath", str(output)],
             ["validate", str(output)],
         ):
-            done = subprocess.run([*tool, *step], capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(f"{done.stdout}{done.stderr}")
+            _run([*tool, *step])
     return output
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{done.stdout}{done.stderr}")
 
 
 def main() -> None:

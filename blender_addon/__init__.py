@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import jobs, panel, viewport
+from . import export_ply, expressions, jobs, panel, viewport
 from .final_render import HeadStudioRender
 from .import_avatar import HEADSTUDIO_FH_avatar, HEADSTUDIO_OT_import_avatar, menu_entry
 from .preferences import HeadStudioPreferences
@@ -22,6 +22,12 @@ CLASSES = (
     panel.HEADSTUDIO_OT_resume,
     panel.HEADSTUDIO_OT_random_seed,
     panel.HEADSTUDIO_PT_create,
+    expressions.HEADSTUDIO_OT_apply_preset,
+    expressions.HEADSTUDIO_OT_mirror_expression,
+    expressions.HEADSTUDIO_OT_reset_expression,
+    expressions.HEADSTUDIO_OT_key_expression,
+    expressions.HEADSTUDIO_PT_expressions,
+    export_ply.HEADSTUDIO_OT_export_ply,
 )
 
 
@@ -31,12 +37,14 @@ def register() -> None:
     bpy.types.Mesh.headstudio = bpy.props.PointerProperty(type=HeadStudioMesh)
     bpy.types.Scene.headstudio = bpy.props.PointerProperty(type=panel.HeadStudioScene)
     bpy.types.TOPBAR_MT_file_import.append(menu_entry)
+    bpy.types.TOPBAR_MT_file_export.append(export_ply.menu_entry)
     viewport.register()
 
 
 def unregister() -> None:
     jobs.unregister()
     viewport.unregister()
+    bpy.types.TOPBAR_MT_file_export.remove(export_ply.menu_entry)
     bpy.types.TOPBAR_MT_file_import.remove(menu_entry)
     del bpy.types.Scene.headstudio
     del bpy.types.Mesh.headstudio

@@ -31,6 +31,7 @@ class HeadStudioScene(bpy.types.PropertyGroup):
         name="Prior", default="starter", description="starter (built in), a diffusers folder, or a hub id"
     )
     head: bpy.props.StringProperty(name="Head", default="default", description="default (built in) or a FLAME file")
+    search: bpy.props.StringProperty(name="Search", description="Show the sliders whose name holds this")
     seed: bpy.props.IntProperty(name="Seed", min=0, description="The same seed gives the same avatar")
 
 
