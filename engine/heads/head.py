@@ -35,7 +35,8 @@ class Head:
 
         def tensor(array: np.ndarray) -> Tensor:
             kind = dtype if array.dtype.kind == "f" else torch.int64
-            return torch.as_tensor(np.ascontiguousarray(array)).to(self.device, kind)
+            # A copy: arrays that are cached or mapped from a file are read-only, which torch does not know
+            return torch.as_tensor(np.array(array)).to(self.device, kind)
 
         n = len(arrays.vertices)
         self.template = tensor(arrays.vertices)  # [N, 3]
