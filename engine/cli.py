@@ -12,11 +12,12 @@ from .commands import evaluate, generate, info, pose, render, settings, worker
 HELP = """Text to animatable Gaussian head avatars.
 
 \b
-  headstudio generate "an old man with a white beard and a red hat"
-  headstudio render an-old-man-with-a-white-beard-and-a-red --sheet
-  headstudio pose an-old-man-with-a-white-beard-and-a-red --preset smile --out smile.ply
+  headstudio generate "an old man with a white beard and a red hat" --out old-man
+  headstudio render old-man --sheet --turntable 4
+  headstudio pose old-man --preset smile --out smile.ply
 
 An avatar is a file NAME.avatar.npz; where one is expected, the folder that generate made will do, too.
+
 Exit codes: 0 done, 2 something to put right (one line says what), 130 interrupted, 1 a fault of ours.
 """
 

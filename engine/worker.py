@@ -126,10 +126,10 @@ def prompt_warnings(prior: Prior, prompt: str) -> list[str]:
     unknown = prior.unknown_words(prompt)
     if unknown:
         warnings.append(
-            f"The prior {prior.name} does not know these words and will not follow them: {', '.join(unknown)}."
+            f"The prior {prior.name!r} does not know these words and will not follow them: {', '.join(unknown)}."
         )
     if prior.exceeds_token_limit(prompt):
-        warnings.append(f"The prompt is longer than the prior {prior.name} reads; its end has no effect.")
+        warnings.append(f"The prompt is longer than the prior {prior.name!r} reads; its end has no effect.")
     return warnings
 
 

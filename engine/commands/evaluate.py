@@ -18,12 +18,14 @@ def run(
     out: Annotated[Path | None, typer.Option(help="JSON file to write. Default: standard output.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
 ) -> None:
-    """Measure avatars: do lids and lips close, is the head covered, do the colours agree with the prompt.
+    """Measure avatars: JSON of what they are worth.
 
     \b
     headstudio evaluate old-man.avatar.npz elf.avatar.npz --out figures.json
 
-    Writes a JSON list with one object per avatar; engine/evaluate/evaluate.py explains every figure.
+    Do lids and lips close, is the head opaque from all around, do the colours agree with the prompt, how many splats
+    are there and how many have left the head? A JSON list with one object per avatar; engine/evaluate/evaluate.py
+    explains every figure.
     """
     from ..avatar.atomic import atomic_write
     from ..avatar.file import load_avatar

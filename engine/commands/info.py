@@ -18,7 +18,7 @@ def run(
     path: Annotated[Path, typer.Argument(metavar="AVATAR|JOB", help="An avatar file, or a job's folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Tell what an avatar file holds, or where a job stands.
+    """Tell what an avatar or a job is.
 
     \b
     headstudio info old-man.avatar.npz
@@ -29,10 +29,12 @@ def run(
         json.dump(facts, sys.stdout, indent=1)
         print()
         return
+    settings = facts.pop("settings", {})
+    if path.is_dir() and settings:  # those that differ from the preset's; an avatar file has all of them, for --json
+        facts["settings"] = ", ".join(f"{name}={value}" for name, value in settings.items())
     width = max(len(key) for key in facts)
     for key, value in facts.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"{key:{width}}  {text}")
+        print(f"{key:{width}}  {value}")
 
 
 def job_facts(job: Job) -> dict:

@@ -18,13 +18,14 @@ def run(
     preset: PresetOption = None,
     joint: JointOption = None,
 ) -> None:
-    """Pose an avatar and write its splats as PLY, in world coordinates.
+    """Pose an avatar and write it as PLY.
 
     \b
     headstudio pose old-man.avatar.npz --preset smile --out smile.ply
     headstudio pose old-man.avatar.npz --set jawOpen=0.5 --set eyeBlinkLeft=1 --joint neck=0,20,0
 
-    Metres, y up, the face looks towards +z. The layout is that of 3D Gaussian splatting, spherical harmonics included.
+    The splats are in world coordinates: metres, y up, the face looks towards +z. The layout is that of 3D Gaussian
+    splatting, spherical harmonics included.
     """
     from ..avatar.file import load_avatar
     from ..avatar.posing import pose_splats

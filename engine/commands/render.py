@@ -53,15 +53,16 @@ def run(
     seed: Annotated[int, typer.Option(help="Another seed, another motion.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
 ) -> None:
-    """Render an avatar: views (PNG), an expression sheet (PNG), a turntable and a motion (MP4).
+    """Draw pictures and videos of an avatar.
+
 
     \b
     headstudio render old-man.avatar.npz
     headstudio render old-man.avatar.npz --views front,left,30 --preset smile --background transparent
     headstudio render old-man.avatar.npz --sheet --turntable 4 --motion 8 --size 512 --out pictures
 
-    Without --views, --sheet, --turntable and --motion it draws the five views. The pose is that of the views and the
-    turntable. Prints the files that it wrote.
+    Views and the expression sheet become PNG, turntable and motion MP4; without any of these options it draws the five
+    views. --set, --preset and --joint pose the views and the turntable. Prints the files that it wrote.
     """
     from ..avatar.file import load_avatar
     from ..device import choose_device

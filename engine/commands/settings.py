@@ -14,7 +14,7 @@ from .common import command
 def run(
     preset: Annotated[str, typer.Option(help="Whose values to show: draft, standard or paper.")] = "draft",
 ) -> None:
-    """List the training settings, with their values in a preset.
+    """List the training settings of a preset.
 
     \b
     headstudio generate "an old man" --setting views=2 --setting timesteps=20,600

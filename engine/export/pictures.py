@@ -20,7 +20,7 @@ from ..heads.head import Head
 from ..rasterise import rasterise
 
 FIELD_OF_VIEW = 20.0  # degrees, vertical: a portrait lens
-MARGIN = 1.04  # of the sphere that holds the avatar
+MARGIN = 1.1  # of the sphere that holds the avatar
 VIEWS = {"front": 0.0, "three-quarter": 40.0, "left": 90.0, "back": 180.0, "right": -90.0}  # azimuths, degrees
 MAX_SIDE = 8192  # pixels of a picture, samples included
 
@@ -31,14 +31,17 @@ class Stage:
     def __init__(self, avatar: Avatar, device: torch.device | str = "cpu"):
         self.arrays = avatar.head
         self.model = RiggedAvatar(Head(avatar.head, device), RiggedGaussians.from_arrays(avatar.splats, device))
-        # A hat reaches beyond the head, a stray splat reaches anywhere: all splats but the outermost in every direction
+        # A hat reaches beyond the head, a stray splat reaches anywhere: all but the farthest splats count
         points = self.model.head.template.cpu().numpy()
-        means = self.pose().means.cpu().numpy()
-        if len(means):
-            low, high = np.percentile(means, (0.5, 99.5), axis=0)
-            points = np.concatenate([points, means[((means >= low) & (means <= high)).all(1)]])
-        self.centre = 0.5 * (points.min(0) + points.max(0))  # [3] metres
+        gaussians = self.pose()
+        means, reach = gaussians.means.cpu().numpy(), 2 * gaussians.scales.amax(1).cpu().numpy()
+        inner = np.percentile(means, (0.5, 99.5), axis=0) if len(means) else points[:0]
+        box = np.concatenate([points, inner])
+        self.centre = 0.5 * (box.min(0) + box.max(0))  # [3] metres
         self.radius = float(np.linalg.norm(points - self.centre, axis=1).max())  # metres
+        if len(means):
+            far = np.percentile(np.linalg.norm(means - self.centre, axis=1) + reach, 99.5)
+            self.radius = max(self.radius, float(far))
 
     @torch.no_grad()
     def pose(
