@@ -30,7 +30,7 @@ _VIEW_DEPENDENT_RATE = 0.05  # of the constant colour's learning rate, as in 3D 
 class PhotometricSettings:
     """One fit; times are fractions of the run."""
 
-    steps: int = 3000
+    steps: int = 2000
     pictures: int = 1
     """Pictures per step."""
     points: int | None = 20_000
@@ -49,10 +49,10 @@ class PhotometricSettings:
     the paper's 0.1."""
     scale_weight: float = 1e-4
 
-    lr_offset: float = 5e-3
-    lr_scale: float = 1e-2
+    lr_offset: float = 1e-2
+    lr_scale: float = 2e-2
     lr_rotation: float = 1e-2
-    lr_opacity: float = 3e-2
+    lr_opacity: float = 5e-2
     lr_colour: float = 2e-2
     """For the constant term; the view-dependent ones learn at a twentieth of it."""
     lr_shape: float = 1e-3
@@ -64,7 +64,7 @@ class PhotometricSettings:
 
     density: DensitySettings = field(
         default_factory=lambda: DensitySettings(
-            densify_from=0.1, densify_until=0.5, densify_every=0.05, prune_at=(0.35, 0.55), threshold=0.02, limit=40_000
+            densify_from=0.1, densify_until=0.5, densify_every=0.05, prune_at=(0.35, 0.55), threshold=0.01, limit=40_000
         )
     )
 
