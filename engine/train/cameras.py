@@ -21,12 +21,13 @@ def sample_cameras(
 ) -> tuple[Camera, Tensor]:
     """``count`` random cameras on the CPU that look at the head's centre, and their azimuths [count] in degrees.
 
-    Azimuth is stratified: the range is cut into ``count`` equal slices and each camera has one slice to itself, in
-    random order, so that even a small batch sees the head from all around.
+    Azimuth is stratified: the range is cut into ``count`` equally likely slices and each camera has one slice to
+    itself, in random order, so that even a small batch sees the head from all around.
     """
-    slices = (rng.permutation(count) + rng.random(count)) / count
+    place = 2 * (rng.permutation(count) + rng.random(count)) / count - 1  # in -1..1
+    place = np.sign(place) * np.abs(place) ** ranges.focus
     low, high = ranges.azimuth
-    azimuth = torch.as_tensor(low + (high - low) * slices, dtype=torch.float32)
+    azimuth = torch.as_tensor(0.5 * (low + high + (high - low) * place), dtype=torch.float32)
     camera = orbit(
         azimuth,
         torch.as_tensor(rng.uniform(*ranges.elevation, count), dtype=torch.float32),

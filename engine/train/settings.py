@@ -30,6 +30,7 @@ class CameraRanges:
     fov_y: tuple[float, float] = (40.0, 70.0)  # degrees, vertical
     elevation: tuple[float, float] = (-30.0, 30.0)  # degrees, positive looks down from above
     azimuth: tuple[float, float] = (-180.0, 180.0)  # degrees, 0 sees the face, +90 the subject's left side
+    focus: float = 1.0  # above 1: more cameras near the middle of the azimuths, that is before the face
 
     def __post_init__(self) -> None:
         limits = {
@@ -45,6 +46,8 @@ class CameraRanges:
                     f"The camera range {name} = ({low:g}, {high:g}) must be ordered and lie within "
                     f"{lowest:g} to {highest:g}."
                 )
+        if not 0.1 <= self.focus <= 10:
+            raise UserError(f"The camera range focus = {self.focus:g} must lie within 0.1 to 10.")
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class TrainSettings:
         """The inverse of ``to_json``. An unknown or missing field raises ``UserError``."""
         try:
             values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-            ranges = {k: tuple(v) for k, v in values.pop("cameras").items()}
+            ranges = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("cameras").items()}
             return TrainSettings(**values, cameras=CameraRanges(**ranges))
         except (TypeError, KeyError, AttributeError) as error:
             raise UserError(f"These training settings do not fit this version of HeadStudio: {error}.") from error

@@ -48,6 +48,15 @@ def test_each_slice_of_azimuth_holds_one_camera(count, seed):
     assert sorted(slices) == list(range(count))
 
 
+def test_focus_brings_cameras_before_the_face():
+    """|azimuth| < 45 degrees has probability 0.25 ** (1 / focus)."""
+    rng = np.random.default_rng(0)
+    for focus in (1.0, 1.5, 2.0):
+        _, azimuth = sample_cameras(4000, HEAD, 8, CameraRanges(focus=focus), rng)
+        assert (azimuth.abs() < 45).double().mean() == pytest.approx(0.25 ** (1 / focus), abs=0.002)
+        assert azimuth.abs().max() <= 180
+
+
 def test_same_seed_same_cameras_and_other_seed_other_cameras():
     one, _ = sample_cameras(4, HEAD, (40, 20), CameraRanges(), np.random.default_rng(3))
     two, _ = sample_cameras(4, HEAD, (40, 20), CameraRanges(), np.random.default_rng(3))
@@ -58,7 +67,14 @@ def test_same_seed_same_cameras_and_other_seed_other_cameras():
 
 
 @pytest.mark.parametrize(
-    "field", [{"distance": (0.0, 1.0)}, {"fov_y": (70.0, 40.0)}, {"elevation": (-95.0, 0.0)}, {"azimuth": (0, 900)}]
+    "field",
+    [
+        {"distance": (0.0, 1.0)},
+        {"fov_y": (70.0, 40.0)},
+        {"elevation": (-95.0, 0.0)},
+        {"azimuth": (0, 900)},
+        {"focus": 0.0},
+    ],
 )
 def test_impossible_ranges_are_refused(field):
     with pytest.raises(UserError, match=next(iter(field))):
