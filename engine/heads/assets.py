@@ -48,10 +48,8 @@ class Assets:
 
     def read(self, name: str) -> bytes:
         try:
-            if self._archive:
-                data = self._archive.read(f"{PACKAGE}/data/{name}")
-            else:
-                data = (self.source / name).read_bytes()
+            archive = self._archive
+            data = archive.read(f"{PACKAGE}/data/{name}") if archive else (self.source / name).read_bytes()
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"The default head needs {name}, which {self.source} does not hold. {_advice()}") from error
         if hashlib.sha256(data).hexdigest() != self.manifest[name]:
@@ -61,11 +59,6 @@ class Assets:
 
 def load_manifest() -> dict[str, str]:
     return json.loads(MANIFEST.read_text("utf-8"))
-
-
-def manifest_key() -> str:
-    """A hash over all file hashes: what the cache of the built head depends on."""
-    return hashlib.sha256(MANIFEST.read_bytes()).hexdigest()[:16]
 
 
 def find_assets(cache_dir: Path) -> Assets:

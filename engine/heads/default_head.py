@@ -6,13 +6,15 @@ components are named after MakeHuman's targets; +1 is the full target. Most come
 ``weight``, ``muscle`` are differences from the neutral head with the head kept in its place.
 
 The expression is ARKit's 52 in the order of ``expressions.ARKIT_NAMES``. Two kinds are carried by joints: ``jawOpen``
-turns the jaw by 26 degrees, and its own row is zero, because the pose correctives of the jaw hold the rest; ``eyeLook*``
-turn the eyeballs, and their rows move the lids.
+turns the jaw by 26 degrees, and its own row is zero, because the pose correctives of the jaw hold the rest;
+``eyeLook*`` turn the eyeballs, and their rows move the lids.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
 from dataclasses import fields
@@ -26,13 +28,13 @@ from ..avatar.atomic import atomic_write
 from ..errors import UserError
 from . import default_joints, default_regions
 from .arrays import JOINT_NAMES, JOINT_PARENTS, Controls, HeadArrays, Landmarks
-from .assets import Assets, find_assets, manifest_key
+from .assets import MANIFEST, Assets, find_assets
 from .default_landmarks import build_landmarks
-from .default_mesh import HeadMesh, cut_head
+from .default_mesh import EYE_LEFT, EYE_RIGHT, HeadMesh, cut_head
 from .expressions import ARKIT_NAMES, MIRRORED
 from .makehuman import parse_mesh, parse_mirror, parse_target
 
-BUILDER = 1  # raise it whenever the built head changes: caches of older builders are then ignored
+BUILDER = ("default_*.py", "makehuman.py", "expressions.py")  # sources whose change makes older caches invalid
 METRES = 0.1  # per decimetre
 _UNITS = "faceunits01/targets/faceunits/"
 _TARGETS = "mpfb2/targets/"
@@ -45,7 +47,7 @@ def default_head(cache_dir: Path | None = None) -> HeadArrays:
     Raises ``UserError`` if the CC0 data is neither installed nor to be fetched, or is damaged.
     """
     folder = Path(cache_dir) if cache_dir is not None else Path(platformdirs.user_cache_dir("headstudio"))
-    path = folder / f"default-head-{BUILDER}-{manifest_key()}.npz"
+    path = folder / f"default-head-{_cache_key()}.npz"
     with contextlib.suppress(UserError, ValueError, KeyError, TypeError):  # missing or damaged: built anew
         return _load(path)
     head = build_default_head(find_assets(folder))
@@ -55,12 +57,20 @@ def default_head(cache_dir: Path | None = None) -> HeadArrays:
     return head
 
 
+def _cache_key() -> str:
+    """Changes with the builder's sources and with the files that it reads."""
+    here = Path(__file__).parent
+    sources = sorted(path for pattern in BUILDER for path in here.glob(pattern))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in [*sources, MANIFEST])).hexdigest()[:16]
+
+
 def build_default_head(assets: Assets) -> HeadArrays:
     """Builds the head from the files of ``assets``."""
     base = parse_mesh(assets.read("mpfb2/3dobjs/base.obj"))
     count = len(base.vertices)
     mirror = parse_mirror(assets.read("mpfb2/mesh_metadata/hm08.mirror"), count)
 
+    @functools.cache
     def target(name: str) -> np.ndarray:
         return parse_target(assets.read(name), count)
 
@@ -165,10 +175,10 @@ def _controls(mesh: HeadMesh, shapes: dict[str, np.ndarray], centres: np.ndarray
     to_joints[opening, default_joints.JAW, 0] = default_joints.JAW_ANGLE
     expression[opening] = 0
     for joint, group in (
-        (default_joints.EYE_LEFT, "helper-l-eye"),
-        (default_joints.EYE_RIGHT, "helper-r-eye"),
+        (default_joints.EYE_LEFT, EYE_LEFT),
+        (default_joints.EYE_RIGHT, EYE_RIGHT),
     ):
-        eyeball = mesh.group(group)
+        eyeball = mesh.vertices_of(group)
         for row in range(len(ARKIT_NAMES)):
             moved = expression[row, eyeball]
             if np.abs(moved).max() > 0:

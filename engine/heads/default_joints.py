@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arrays import JOINT_NAMES
+from .default_eyes import sphere_centre
+from .default_mesh import EYE_LEFT as LEFT_BALL
+from .default_mesh import EYE_RIGHT as RIGHT_BALL
 from .default_mesh import HeadMesh
 from .skinning import rotation_matrices
 
@@ -30,10 +33,10 @@ class Jaw:
 def joint_regressor(mesh: HeadMesh, cubes: dict[str, np.ndarray]) -> np.ndarray:
     """Rows [J, N] over nearby vertices that put the joints of the neutral head exactly where they belong.
 
-    ``cubes`` holds MakeHuman's joint positions ([3]). The root is the middle of the neck's cut; the neck is MakeHuman's;
-    the eyes are the middles of their eyeballs, so that they turn in place; the jaw is the hinge, held by the skin
-    around it.
-    Every row is the flattest (least-norm) one, so a joint moves like the mean of its support when identity does.
+    ``cubes`` holds MakeHuman's joint positions ([3]). The root is the middle of the neck's cut; the neck is
+    MakeHuman's; the eyes are the middles of their eyeballs, so that they turn in place; the jaw is the hinge, held by
+    the skin around it. Every row is the flattest (least-norm) one, so that a joint follows identity like the mean of
+    its support.
     """
     points = mesh.neutral
     rows = np.zeros((len(JOINT_NAMES), len(points)))
@@ -41,20 +44,13 @@ def joint_regressor(mesh: HeadMesh, cubes: dict[str, np.ndarray]) -> np.ndarray:
     rings = mesh.topology.rings(mesh.base_ids[mesh.neck_loop].tolist())
     around_neck = mesh.index[[v for v, ring in rings.items() if ring <= 6]]
     _hold(rows[NECK], around_neck[around_neck >= 0], points, cubes["joint-neck"])
-    skin = np.unique(mesh.index[mesh.topology.quads])
-    beside = skin[(skin >= 0)]
-    sides = np.linalg.norm(np.abs(points[beside]) * [1, 1, 1] - [0.62, *HINGE[1:]], axis=1) < 0.25
-    _hold(rows[JAW], beside[sides], points, HINGE)
-    for joint, group in ((EYE_LEFT, "helper-l-eye"), (EYE_RIGHT, "helper-r-eye")):
-        eyeball = mesh.group(group)
+    skin = mesh.vertices_of("body")
+    to_hinge = np.linalg.norm(np.abs(points[skin]) - [0.62, *HINGE[1:]], axis=1)
+    _hold(rows[JAW], skin[to_hinge < 0.25], points, HINGE)
+    for joint, group in ((EYE_LEFT, LEFT_BALL), (EYE_RIGHT, RIGHT_BALL)):
+        eyeball = mesh.vertices_of(group)
         _hold(rows[joint], eyeball, points, sphere_centre(points[eyeball]))
     return rows
-
-
-def sphere_centre(points: np.ndarray) -> np.ndarray:  # [K, 3]
-    """Centre [3] of the sphere that fits the points best (linear least squares)."""
-    solution = np.linalg.lstsq(np.c_[2 * points, np.ones(len(points))], (points**2).sum(1), rcond=None)[0]
-    return solution[:3]
 
 
 def _hold(row: np.ndarray, support: np.ndarray, points: np.ndarray, target: np.ndarray) -> None:
@@ -73,7 +69,7 @@ def solve_jaw(mesh: HeadMesh, opening: np.ndarray) -> Jaw:
     turn = arm @ rotation.T - arm
     weights = np.clip((opening * turn).sum(1) / np.maximum((turn**2).sum(1), 1e-12), 0, 1)
     for group in ("helper-lower-teeth", "helper-tongue"):
-        weights[mesh.group(group)] = 1
+        weights[mesh.vertices_of(group)] = 1
     blended = weights[:, None, None] * rotation + (1 - weights)[:, None, None] * np.eye(3)
     residual = opening - weights[:, None] * turn
     corrective = np.linalg.solve(blended, residual[..., None])[..., 0] / np.sin(JAW_ANGLE)
@@ -83,19 +79,20 @@ def solve_jaw(mesh: HeadMesh, opening: np.ndarray) -> Jaw:
 def skin_weights(mesh: HeadMesh, jaw: Jaw) -> np.ndarray:
     """Weights [N, J]: the neck fades into the root towards the cut, the eyes are rigid, the jaw is as solved."""
     rings = mesh.topology.rings(mesh.base_ids[mesh.neck_loop].tolist())
-    fade = np.array([min(rings.get(int(v), NECK_RINGS), NECK_RINGS) for v in mesh.base_ids] + [0]) / NECK_RINGS
+    fade = np.array([min(rings.get(int(v), NECK_RINGS), NECK_RINGS) for v in mesh.base_ids]) / NECK_RINGS
+    fade = np.concatenate([fade, np.ones(2 * len(mesh.eyeball.mix)), [0]])
     neck = fade**2 * (3 - 2 * fade)
     weights = np.zeros((len(mesh.neutral), len(JOINT_NAMES)))
     weights[:, JAW] = jaw.weights
     weights[:, NECK] = (1 - jaw.weights) * neck
     weights[:, 0] = (1 - jaw.weights) * (1 - neck)
-    for joint, group in ((EYE_LEFT, "helper-l-eye"), (EYE_RIGHT, "helper-r-eye")):
-        weights[mesh.group(group)] = np.eye(len(JOINT_NAMES))[joint]
+    for joint, group in ((EYE_LEFT, LEFT_BALL), (EYE_RIGHT, RIGHT_BALL)):
+        weights[mesh.vertices_of(group)] = np.eye(len(JOINT_NAMES))[joint]
     return weights
 
 
 def eye_turn(points: np.ndarray, displacement: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Axis-angle [3] of the rotation about ``centre`` that best gives the eyeball's ``displacement`` [K, 3] (Kabsch)."""
+    """Axis-angle [3] of the turn about ``centre`` nearest to the eyeball's ``displacement`` [K, 3] (Kabsch)."""
     before, after = points - centre, points + displacement - centre
     u, _, vt = np.linalg.svd(after.T @ before)
     rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import Landmarks
-from .default_mesh import HeadMesh
+from .default_mesh import EYE_LEFT, EYE_RIGHT, HeadMesh
 from .default_regions import LID_MARGIN, LIP_BORDER, LIP_CONTACT
 
 # MediaPipe's index on the left and on the right, and where along the curve the point sits: its x as a fraction of
@@ -26,10 +26,10 @@ LIP_INNER_BOTTOM = ((14, 14, 0.0), (317, 87, 0.26), (402, 178, 0.50), (318, 88, 
 LIP_CORNERS = ((291, 61), (308, 78))  # outer, inner
 # brows and oval: (left, right, x, y); the point is the foremost of the skin there
 BROWS = (
-    (276, 46, 0.500, 7.630), (283, 53, 0.438, 7.672), (282, 52, 0.360, 7.692), (295, 65, 0.262, 7.690),
-    (285, 55, 0.130, 7.655),
-    (300, 70, 0.530, 7.662), (293, 63, 0.465, 7.715), (334, 105, 0.375, 7.745), (296, 66, 0.265, 7.745),
-    (336, 107, 0.135, 7.735),
+    (276, 46, 0.520, 7.628), (283, 53, 0.450, 7.660), (282, 52, 0.365, 7.684), (295, 65, 0.262, 7.692),
+    (285, 55, 0.130, 7.684),
+    (300, 70, 0.540, 7.660), (293, 63, 0.472, 7.705), (334, 105, 0.380, 7.734), (296, 66, 0.270, 7.748),
+    (336, 107, 0.135, 7.755),
 )  # fmt: skip
 # oval: (left, right, x, y, z): the nearest point of the skin
 OVAL = (
@@ -41,7 +41,7 @@ OVAL = (
     (378, 149, 0.300, 6.455, 1.16), (400, 176, 0.215, 6.43, 1.24), (377, 148, 0.120, 6.42, 1.29),
     (152, 152, 0.0, 6.42, 1.30),
 )  # fmt: skip
-IRISES = ((473, "helper-l-eye"), (468, "helper-r-eye"))
+IRISES = ((473, EYE_LEFT), (468, EYE_RIGHT))
 
 
 class _Table:
@@ -106,10 +106,10 @@ class _Table:
 def build_landmarks(mesh: HeadMesh, region: np.ndarray, region_names: tuple[str, ...]) -> Landmarks:
     """The table of all groups that the condition image draws (see ``condition/``), for ``region`` [M]."""
     inner = [region_names.index(n) for n in region_names if n.split("_")[0] in INNER_PARTS]
-    skin = (mesh.quad_of >= 0) & ~np.isin(region, inner)
+    skin = (mesh.groups == "body") & ~np.isin(region, inner)
     table = _Table(mesh, skin)
 
-    lid = _ring(mesh, LID_MARGIN)
+    lid = mesh.loop(LID_MARGIN)
     outer, inner_corner = int(np.argmax(mesh.neutral[lid, 0])), int(np.argmin(mesh.neutral[lid, 0]))
     upper, lower = _halves(mesh, lid, outer, inner_corner)
     table.along(upper, ((*EYE_CORNERS[0], 0.0), *UPPER_LID, (*EYE_CORNERS[1], 1.0)))
@@ -118,7 +118,7 @@ def build_landmarks(mesh: HeadMesh, region: np.ndarray, region_names: tuple[str,
         (LIP_BORDER, LIP_CORNERS[0], LIP_OUTER_TOP, LIP_OUTER_BOTTOM),
         (LIP_CONTACT, LIP_CORNERS[1], LIP_INNER_TOP, LIP_INNER_BOTTOM),
     ):
-        ring = _ring(mesh, edge)
+        ring = mesh.loop(edge)
         x = mesh.neutral[ring, 0]
         upper, lower = _halves(mesh, ring, int(np.argmin(x)), int(np.argmax(x)))
         upper, lower = ([v for v in chain if mesh.neutral[v, 0] > -1e-6] for chain in (upper, lower))
@@ -140,7 +140,7 @@ INNER_PARTS = ("socket", "mouth", "teeth", "tongue", "eyeball", "iris", "pupil",
 
 
 def closest_barycentric(corners: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Barycentric coordinates [M, 3] of the point of each triangle ``corners`` [M, 3, 3] that is nearest to ``point``."""
+    """Barycentric coordinates [M, 3] of the point nearest to ``point`` [3] on each triangle ``corners`` [M, 3, 3]."""
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     ab, ac, ap = b - a, c - a, point - a
     d00, d01, d11 = (ab * ab).sum(1), (ab * ac).sum(1), (ac * ac).sum(1)
@@ -166,10 +166,6 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
-def _ring(mesh: HeadMesh, edge: tuple[int, int]) -> list[int]:
-    return mesh.index[mesh.topology.loop(*edge)].tolist()
-
-
 def _halves(mesh: HeadMesh, ring: list[int], start: int, end: int) -> tuple[list[int], list[int]]:
     """The two ways along a closed ring from position ``start`` to position ``end``: the upper one, then the lower."""
     forward = [ring[(start + k) % len(ring)] for k in range((end - start) % len(ring) + 1)]
@@ -179,12 +175,7 @@ def _halves(mesh: HeadMesh, ring: list[int], start: int, end: int) -> tuple[list
 
 
 def _iris(mesh: HeadMesh, group: str) -> tuple[int, np.ndarray]:
-    """The foremost point of the eyeball straight ahead of its middle."""
-    rows = np.flatnonzero(np.isin(mesh.quad_of, np.flatnonzero(mesh.base.groups == group)))
-    points = mesh.neutral[mesh.group(group)]
-    front = points[np.argmax(points[:, 2])]
-    corners = mesh.neutral[mesh.triangles[rows]]
-    weights = closest_barycentric(corners, np.array([points[:, 0].mean(), points[:, 1].mean(), front[2]]))
-    distance = np.linalg.norm(np.einsum("mk,mkc->mc", weights, corners) - [*points[:, :2].mean(0), front[2]], axis=1)
-    best = int(np.argmin(distance))
-    return int(rows[best]), weights[best]
+    """The front pole of an eyeball."""
+    rows = np.flatnonzero(mesh.groups == group)
+    pole = rows[np.argmax(mesh.neutral[mesh.triangles[rows]][..., 2].max(1))]
+    return int(pole), (np.arange(3) == np.argmax(mesh.neutral[mesh.triangles[pole], 2])).astype(float)

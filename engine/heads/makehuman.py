@@ -51,8 +51,9 @@ def parse_mesh(data: bytes) -> BaseMesh:
 def parse_target(data: bytes, count: int) -> np.ndarray:
     """A morph target as displacements [count, 3] in decimetres; gzipped or not, empty ones included."""
     text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    words = b" ".join(line for line in text.splitlines() if not line.startswith(b"#")).split()
-    rows = np.array(words, np.float64).reshape(-1, 4)
+    if b"#" in text:
+        text = b"\n".join(line for line in text.splitlines() if not line.startswith(b"#"))
+    rows = np.fromstring(text.decode("ascii"), np.float64, sep=" ").reshape(-1, 4)
     displacement = np.zeros((count, 3))
     displacement[rows[:, 0].astype(np.int64)] = rows[:, 1:]
     return displacement
