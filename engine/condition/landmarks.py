@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..camera import Camera
 from ..heads.arrays import HeadArrays
+from .topology import FACE_OVAL, IRISES, LIPS
 
 TOLERANCE = 0.02
-"""What covers a landmark by less than this share of the head's largest extent (about 5 mm) does not hide it: the line
-where closed lips or lids meet lies in a fold, and a face landmark detector marks it all the same."""
+"""What covers a landmark by less than this share of the head's largest extent (about 6 mm) does not hide it: lids lie
+in folds, and a face landmark detector marks them all the same."""
 
-IRISES = (468, 473)
+LIP_TOLERANCE = 0.05
+"""The same for the lips: seen from above, the line where closed lips meet lies under the upper lip."""
+
 IRIS_TOLERANCE = 0.001
 """The same for the irises, which a closed lid covers by a millimetre and must hide."""
+
+OVAL_LIFT = 0.025
+"""How far the face oval is lifted off the skin, as a share of the extent (about 7 mm), before its visibility is tested.
+It runs in front of the ears, just around the corner for a camera in front, where detectors draw it whole; what is drawn
+too much is at most this far from the face's outline."""
 
 
 def landmark_points(
@@ -24,21 +33,34 @@ def landmark_points(
     vertices: Tensor,  # [..., N, 3] posed, metres
 ) -> Tensor:
     """Landmarks [..., L, 3] in metres, in the order of ``arrays.landmarks``; differentiable in the vertices."""
-    table = arrays.landmarks
-    corners = torch.as_tensor(arrays.triangles[table.triangles], dtype=torch.int64, device=vertices.device)  # [L, 3]
-    weights = torch.as_tensor(table.barycentric, dtype=vertices.dtype, device=vertices.device)  # [L, 3]
-    return (vertices[..., corners, :] * weights[..., None]).sum(-2)
+    weights = torch.tensor(arrays.landmarks.barycentric, dtype=vertices.dtype, device=vertices.device)  # [L, 3]
+    return (_landmark_corners(arrays, vertices) * weights[..., None]).sum(-2)
 
 
-def landmark_tolerance(
+def _landmark_corners(arrays: HeadArrays, vertices: Tensor) -> Tensor:
+    """Corners [..., L, 3, 3] of the landmarks' triangles."""
+    rows = torch.tensor(arrays.triangles[arrays.landmarks.triangles], dtype=torch.int64, device=vertices.device)
+    return vertices[..., rows, :]
+
+
+@torch.no_grad()
+def visible_landmarks(
     arrays: HeadArrays,
-    device: torch.device | str = "cpu",
+    vertices: Tensor,  # [..., N, 3] posed, metres
+    camera: Camera,  # of the same leading dimensions
 ) -> Tensor:
-    """How deep each landmark may lie under the surface and still count as seen: [L] metres."""
-    indices = torch.as_tensor(arrays.landmarks.indices, device=device)
-    iris = torch.isin(indices, torch.tensor(IRISES, dtype=indices.dtype, device=device))
-    extent = float((arrays.vertices.max(0) - arrays.vertices.min(0)).max())
-    return extent * torch.where(iris, IRIS_TOLERANCE, TOLERANCE)
+    """Which landmarks belong on the landmark map, as far as the head itself hides them: bool [..., L]."""
+    extent = float(np.ptp(arrays.vertices, axis=0).max())
+    indices = arrays.landmarks.indices
+    tolerance = np.full(len(indices), TOLERANCE * extent)
+    tolerance[np.isin(indices, LIPS.indices)] = LIP_TOLERANCE * extent
+    tolerance[np.isin(indices, [iris.index for iris in IRISES])] = IRIS_TOLERANCE * extent
+    lift = np.where(np.isin(indices, FACE_OVAL.indices), OVAL_LIFT, 0) * extent
+    triangles = torch.tensor(arrays.triangles, dtype=torch.int64, device=vertices.device)  # [M, 3]
+    a, b, c = _landmark_corners(arrays, vertices).unbind(-2)
+    normals = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a, dim=-1), dim=-1)
+    points = landmark_points(arrays, vertices) + torch.as_tensor(lift).to(vertices)[:, None] * normals
+    return landmark_visibility(points, vertices, triangles, camera, torch.as_tensor(tolerance).to(vertices))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..camera import Camera
 from ..errors import UserError
 from ..heads.arrays import HeadArrays
-from .landmarks import landmark_points, landmark_tolerance, landmark_visibility
+from .landmarks import landmark_points, visible_landmarks
 from .topology import GROUPS, IRISES, LANDMARK_INDICES
 
 DRAWN_SIZE = 512
@@ -62,7 +62,8 @@ def condition_image(
 ) -> tuple[Tensor, Tensor]:
     """Landmark maps [B, size, size, 3] in 0..1 and the share [B] of the ControlNet's scale that each view deserves.
 
-    Both are on the vertices' device. Raises ``UserError`` for a head without landmarks.
+    Where the share is 0 the map is black. Both are on the vertices' device. Raises ``UserError`` for a head without
+    landmarks.
     """
     assert vertices.ndim == 3, vertices.shape
     assert len(cameras) == len(vertices), (len(cameras), len(vertices))
@@ -73,16 +74,15 @@ def condition_image(
             "landmark table."
         )
     cameras = cameras.to(vertices.device)
-    points = landmark_points(arrays, vertices)
-    triangles = torch.as_tensor(arrays.triangles, dtype=torch.int64, device=vertices.device)
-    visible = landmark_visibility(points, vertices, triangles, cameras, landmark_tolerance(arrays, vertices.device))
-    pixels, _ = cameras.resized(DRAWN_SIZE, DRAWN_SIZE).project(points)
+    strength = condition_strength(arrays, vertices, cameras)
+    visible = visible_landmarks(arrays, vertices, cameras) & (strength > 0)[:, None]
+    pixels, _ = cameras.resized(DRAWN_SIZE, DRAWN_SIZE).project(landmark_points(arrays, vertices))
     maps = [
         _resample(draw_landmark_map(p, v, arrays.landmarks.indices), size)
         for p, v in zip(pixels.cpu().numpy(), visible.cpu().numpy(), strict=True)
     ]
     pictures = torch.from_numpy(np.stack(maps)).to(vertices.device, torch.float32) / 255
-    return pictures, condition_strength(arrays, vertices, cameras)
+    return pictures, strength
 
 
 def _resample(picture: np.ndarray, size: int) -> np.ndarray:  # [S, S, 3] -> [size, size, 3]
@@ -116,9 +116,9 @@ def face_direction(
     The rotation that carries the rest skull best onto the posed one (Kabsch), so that it needs no joint angles and a
     turned neck counts. The skull is what follows the neck joint; jaw and eyes are left out.
     """
-    weight = torch.as_tensor(arrays.skin_weights[:, arrays.joint_names.index("neck")]).to(vertices)  # [N]
+    weight = torch.tensor(arrays.skin_weights[:, arrays.joint_names.index("neck")]).to(vertices)  # [N]
     weight = weight.square() / weight.square().sum()
-    rest = torch.as_tensor(arrays.vertices).to(vertices)
+    rest = torch.tensor(arrays.vertices).to(vertices)
     rest = rest - weight @ rest
     centre = torch.einsum("n,bnk->bk", weight, vertices)
     covariance = torch.einsum("n,nk,bnl->bkl", weight, rest, vertices - centre[:, None])

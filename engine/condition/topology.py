@@ -21,6 +21,11 @@ class Group:
     def edges(self) -> list[tuple[int, int]]:
         return [edge for line in self.lines for edge in pairwise(line)]
 
+    @property
+    def indices(self) -> list[int]:
+        """Every landmark of the group once."""
+        return sorted({index for line in self.lines for index in line})
+
 
 @dataclass(frozen=True)
 class Iris:
@@ -55,9 +60,10 @@ GROUPS = (  # in the order in which they are drawn
     )),
 )
 # fmt: on
+FACE_OVAL, LIPS = GROUPS[0], GROUPS[-1]
 IRISES = (Iris("right iris", (250, 200, 10), 468), Iris("left iris", (10, 200, 250), 473))  # drawn last
 
 LANDMARK_INDICES = tuple(
-    sorted({i for group in GROUPS for line in group.lines for i in line} | {iris.index for iris in IRISES})
+    sorted([index for group in GROUPS for index in group.indices] + [iris.index for iris in IRISES])
 )
 """Every landmark that the map needs."""

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 import torch
 from headstudio.camera import Camera, orbit
-from headstudio.condition.landmarks import (
-    IRIS_TOLERANCE,
-    TOLERANCE,
-    landmark_points,
-    landmark_tolerance,
-    landmark_visibility,
-)
+from headstudio.condition.landmarks import landmark_points, landmark_visibility, visible_landmarks
 from headstudio.heads.arrays import Landmarks
 from support.synthetic_head import icosphere, synthetic_head
 
@@ -63,19 +57,6 @@ def test_points_are_barycentric_and_differentiable():
     expected = np.zeros(len(head.vertices))
     np.add.at(expected, head.triangles[table.triangles], table.barycentric)
     np.testing.assert_allclose(vertices.grad[0, 0, :, 2].numpy(), expected, atol=1e-7)
-
-
-def test_irises_tolerate_less_than_the_rest():
-    head = synthetic_head(1)
-    head = replace(
-        head,
-        landmarks=Landmarks(
-            np.array([468, 10, 473], np.int32), np.zeros(3, np.int32), np.full((3, 3), 1 / 3, np.float32)
-        ),
-    )
-    extent = np.ptp(head.vertices, axis=0).max()
-    expected = extent * np.array([IRIS_TOLERANCE, TOLERANCE, IRIS_TOLERANCE])
-    np.testing.assert_allclose(landmark_tolerance(head).numpy(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("orthographic", [False, True])
@@ -160,3 +141,38 @@ def test_tolerance_per_landmark_and_leading_dimensions():
 def test_no_landmarks_at_all():
     camera = orbit(torch.zeros(2), 0.0, 2.0, 40.0, 64)
     assert landmark_visibility(torch.zeros(2, 0, 3), plate(0.1).expand(2, 4, 3), PLATE, camera).shape == (2, 0)
+
+
+def test_tolerance_and_lift_by_group():
+    """On a sphere, a little beyond its outline: the oval still counts as seen, the rest does not; nor under a lid."""
+    sphere, triangles = icosphere(5)
+    head = synthetic_head(1)
+    extent = 0.29
+    vertices = (0.5 * extent * sphere).astype(np.float32)
+    outline = np.argmin(np.abs(sphere - [np.cos(0.12), 0, -np.sin(0.12)]).sum(1))  # 7 degrees beyond, seen from +z
+    front = np.argmax(sphere[:, 2])
+    z = 0.5 * extent + 0.001
+    lid = [[-0.02, -0.02, z], [0.02, -0.02, z], [0.0, 0.03, z]]
+
+    def table(indices, corners):
+        rows = [np.flatnonzero((triangles == corner).any(1))[0] for corner in corners]
+        weights = [(triangles[row] == corner) for row, corner in zip(rows, corners, strict=True)]
+        return Landmarks(np.array(indices, np.int32), np.array(rows, np.int32), np.array(weights, np.float32))
+
+    head = replace(
+        head,
+        vertices=np.concatenate([vertices, lid]).astype(np.float32),
+        triangles=np.concatenate([triangles, [len(vertices) + np.arange(3)]]).astype(np.int32),
+        identity=np.zeros((0, len(vertices) + 3, 3), np.float32),
+        identity_names=(),
+        expression=np.zeros((len(head.expression_names), len(vertices) + 3, 3), np.float32),
+        pose_correctives=np.zeros((36, len(vertices) + 3, 3), np.float32),
+        joint_regressor=np.zeros((5, len(vertices) + 3), np.float32),
+        skin_weights=np.zeros((len(vertices) + 3, 5), np.float32),
+        uv_triangles=np.zeros((len(triangles) + 1, 3), np.int32),
+        region=np.zeros(len(triangles) + 1, np.uint8),
+        landmarks=table([10, 13, 13, 468], [outline, outline, front, front]),
+    )
+    camera = as_orthographic(orbit(0.0, 0.0, 1.0, 40.0, 512), 1000)
+    seen = visible_landmarks(head, torch.tensor(head.vertices), camera)
+    assert seen.tolist() == [True, False, True, False]
