@@ -1,0 +1,141 @@
+"""From stored pictures to training batches: backgrounds, mirror images, spoilt pictures, dropped texts and maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .shards import Shard
+from .vocabulary import NEGATIVE_WORDS
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """Shares of the training pictures to which something happens."""
+
+    text_dropped: float = 0.12  # learn the picture without a text, which guidance needs
+    control_dropped: float = 0.1  # learn it without a landmark map, beside the views that have none
+    spoilt: float = 0.06  # learn what the negative prompt's words look like
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B training examples on the CPU."""
+
+    pixels: Tensor  # [B, 3, S, S] float32 in -1..1
+    conditions: Tensor  # [B, 3, 2 S, 2 S] float32 in 0..1
+    control: Tensor  # [B] float32: what the ControlNet's output is multiplied with
+    captions: list[str]
+
+
+def make_batch(rows: Shard, size: int, settings: BatchSettings, rng: np.random.Generator) -> Batch:
+    """Augments ``rows``. ``size`` is the pictures' own side, or half of it: then they are scaled down."""
+    count, stored = len(rows), rows.pictures.shape[1]
+    assert stored in (size, 2 * size), (stored, size)
+    pixels = np.empty((count, size, size, 3), np.float32)
+    maps = np.empty((count, 2 * size, 2 * size, 3), np.float32)
+    captions = [str(caption) for caption in rows.captions]
+    for row in range(count):
+        picture = on_background(rows.pictures[row], background_colour(rng))
+        condition = rows.conditions[row].astype(np.float32) / 255
+        if rng.random() < 0.5:
+            picture, condition = mirrored(picture, condition)
+        if rng.random() < settings.spoilt:
+            picture, captions[row] = spoil(picture, captions[row], rng)
+        if stored != size:
+            picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+            condition = cv2.resize(condition, (2 * size, 2 * size), interpolation=cv2.INTER_AREA)
+        pixels[row], maps[row] = picture, condition
+        if rng.random() < settings.text_dropped:
+            captions[row] = ""
+    # The scale that a user sets (1 to 1.5) must be nothing new to the model
+    control = rows.strengths * rng.uniform(0.8, 1.4, count) * (rng.random(count) >= settings.control_dropped)
+    return Batch(
+        pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2) * 2 - 1,
+        conditions=torch.from_numpy(maps).permute(0, 3, 1, 2),
+        control=torch.from_numpy(control.astype(np.float32)),
+        captions=captions,
+    )
+
+
+def background_colour(rng: np.random.Generator) -> np.ndarray:  # [3] in 0..1
+    """Any colour, and more often than chance black, white or a grey."""
+    if rng.random() < 0.35:
+        return np.full(3, rng.choice([0.0, 1.0, rng.random()]), np.float32)
+    return rng.random(3).astype(np.float32)
+
+
+def on_background(
+    picture: np.ndarray,  # [S, S, 4] uint8
+    background: np.ndarray,  # [3] in 0..1
+) -> np.ndarray:  # [S, S, 3] float32 in 0..1
+    colour, alpha = picture[..., :3].astype(np.float32) / 255, picture[..., 3:].astype(np.float32) / 255
+    return colour + (1 - alpha) * background
+
+
+def mirrored(picture: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mirror image and its landmark map.
+
+    The map's colours for left and right differ by their red and blue alone, which the mirror therefore exchanges.
+    """
+    return np.ascontiguousarray(picture[:, ::-1]), np.ascontiguousarray(condition[:, ::-1, ::-1])
+
+
+def spoil(picture: np.ndarray, caption: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """The picture spoilt in one to three ways, and a caption that says so, with or without what it shows."""
+    ways = list(rng.choice(list(NEGATIVE_WORDS), int(rng.integers(1, 4)), replace=False))
+    words = []
+    for way in ways:
+        picture = _SPOILERS[way](picture, rng)
+        words.append(NEGATIVE_WORDS[way][rng.integers(len(NEGATIVE_WORDS[way]))])
+    rng.shuffle(words)
+    said = ", ".join(words)
+    return np.clip(picture, 0, 1).astype(np.float32), said if rng.random() < 0.6 else f"{said}, {caption}"
+
+
+def _blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.015, 0.05)) * len(picture))
+
+
+def _pixels(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    side = max(2, int(len(picture) * rng.uniform(0.12, 0.35)))
+    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, picture.shape[:2], interpolation=cv2.INTER_NEAREST)
+
+
+def _contrast(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    grey = picture.mean(-1, keepdims=True)
+    return 0.5 + rng.uniform(0.15, 0.5) * (grey + rng.uniform(0.1, 0.6) * (picture - grey) - 0.5)
+
+
+def _darkness(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return picture * rng.uniform(0.15, 0.5)
+
+
+def _noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return picture + rng.uniform(0.08, 0.25) * rng.standard_normal(picture.shape)
+
+
+def _warp(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    size = len(picture)
+    flow = [
+        cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), size * 0.08) * size * size * 0.012 for _ in range(2)
+    ]
+    x, y = np.meshgrid(np.arange(size), np.arange(size))
+    return cv2.remap(
+        picture, (x + flow[0]).astype(np.float32), (y + flow[1]).astype(np.float32), cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT
+    )
+
+
+_SPOILERS = {
+    "blur": _blur,
+    "pixels": _pixels,
+    "contrast": _contrast,
+    "darkness": _darkness,
+    "noise": _noise,
+    "warp": _warp,
+}

@@ -1,0 +1,124 @@
+"""One training picture: a character, built as Gaussians on the default head, posed, seen by a camera, put into words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..avatar.binding import triangle_frames
+from ..avatar.rigged import RiggedGaussians
+from ..camera import Camera, orbit
+from ..condition.picture import condition_image
+from ..guidance.prompts import view_index
+from ..heads.default_head import default_head
+from ..heads.head import Head
+from ..motion.generators import MotionSampler
+from ..heads.expressions import PRESETS
+from ..rasterise import rasterise
+from .body import Body, SkinPoints
+from .caption import caption
+from .character import Character
+from .cloud import bind_cloud, joined
+from .hair import grow_beard, grow_brows, grow_hair
+from .identity import sample_identity
+from .paint import paint_skin
+from .worn import make_extras, make_eyewear, make_headgear
+
+PICTURE = 64
+MOODS = {"smiling": ("smile", "laugh"), "angry": ("anger",), "sad": ("sadness",), "surprised": ("surprise",)}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A character as rigged Gaussians, with the identity of the head that they are bound to."""
+
+    character: Character
+    gaussians: RiggedGaussians
+    identity: Tensor  # [S]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One view of a model."""
+
+    rgba: np.ndarray  # [S, S, 4] uint8: sRGB over black, and coverage
+    condition: np.ndarray  # [2 S, 2 S, 3] uint8
+    strength: float
+    caption: str
+
+
+class Studio:
+    """The default head and what is needed to build characters on it and to photograph them."""
+
+    def __init__(self) -> None:
+        self.arrays = default_head()
+        self.head = Head(self.arrays)
+        self.skin = SkinPoints.of(self.arrays)
+        self.motion = MotionSampler(self.arrays)
+
+    def build(self, character: Character) -> Model:
+        """The same character always becomes the same model."""
+        rng = np.random.default_rng([character.seed, 1])
+        identity = sample_identity(character, self.arrays, rng)
+        body = Body(self.arrays, self.skin, identity)
+        clouds = [paint_skin(character, body, rng)]
+        for make in (grow_hair, grow_beard, grow_brows, make_headgear, make_eyewear, make_extras):
+            clouds.extend(make(character, body, rng))
+        if character.makeup == "statue":
+            stone = clouds[0].colours[0]
+            grey = [cloud.colours.mean(1, keepdims=True) for cloud in clouds[1:]]
+            clouds[1:] = [
+                type(c)(c.points, c.axes, c.scales, stone * (0.75 + 0.25 * g / g.max()), c.opacities, c.triangles)
+                for c, g in zip(clouds[1:], grey, strict=True)
+            ]
+        vertices = torch.from_numpy(body.vertices.astype(np.float32))
+        frames = triangle_frames(vertices, self.head.triangles)
+        return Model(character, bind_cloud(joined(clouds), frames), torch.from_numpy(identity))
+
+    def photograph(self, model: Model, rng: np.random.Generator) -> Picture:
+        """A random expression, pose and camera."""
+        mood = str(rng.choice(list(MOODS))) if rng.random() < 0.3 else ""
+        expression, joints = self._pose(mood, rng)
+        camera, azimuth = self._camera(rng)
+        vertices = self.head(expression[None], joints[None], model.identity[None])
+        gaussians = model.gaussians.pose(vertices[0], self.head.triangles)
+        rgba = photograph(gaussians, camera)
+        condition, strength = condition_image(self.arrays, vertices, camera, 2 * PICTURE)
+        words = caption(model.character, mood, int(view_index(azimuth)[0]), rng)
+        return Picture(rgba, (condition[0].numpy() * 255).round().astype(np.uint8), float(strength[0]), words)
+
+    def _pose(self, mood: str, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        expression, joints = self.motion.sample(rng)
+        if mood:
+            preset = PRESETS[str(rng.choice(MOODS[mood]))]
+            strength = rng.uniform(0.6, 1.0)
+            face, jaw = self.arrays.drive({name: value * strength for name, value in preset.items()})
+            neck = joints[1].copy()
+            expression, joints = face, jaw
+            joints[1] += neck
+        elif rng.random() < 0.12:  # at rest
+            expression, joints = np.zeros_like(expression), np.zeros_like(joints)
+        return torch.from_numpy(expression), torch.from_numpy(joints)
+
+    def _camera(self, rng: np.random.Generator) -> tuple[Camera, Tensor]:
+        # Half of the pictures from the front third: that is where faces are learnt
+        azimuth = rng.uniform(-60, 60) if rng.random() < 0.5 else rng.uniform(-180, 180)
+        distance, fov = rng.uniform(1.6, 2.7), rng.uniform(40, 60)
+        if distance * np.tan(np.radians(fov) / 2) < 0.95:  # hats would be cut off
+            distance = 0.95 / np.tan(np.radians(fov) / 2)
+        camera = orbit([azimuth], [rng.uniform(-30, 30)], [distance * self.arrays.unit], [fov], PICTURE,
+                       torch.as_tensor(self.arrays.centre, dtype=torch.float32))  # fmt: skip
+        return camera, torch.tensor([azimuth])
+
+
+@torch.no_grad()
+def photograph(gaussians, camera: Camera) -> np.ndarray:  # [S, S, 4] uint8
+    """Rendered at twice the size and averaged, which is how the prior sees an avatar's renders."""
+    large = camera.resized(2 * camera.width, 2 * camera.height)
+    render = rasterise(gaussians, large)
+    rgba = torch.cat([render.colour[0].clamp(0, 1), render.alpha[0][..., None]], -1)
+    small = torch.nn.functional.avg_pool2d(rgba.permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0)
+    return (small * 255).round().byte().numpy()
