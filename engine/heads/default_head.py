@@ -17,7 +17,7 @@ import functools
 import hashlib
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ import platformdirs
 from ..avatar.archive import read_archive
 from ..avatar.atomic import atomic_write
 from ..errors import UserError
-from . import default_joints, default_regions
+from . import default_contacts, default_joints, default_regions
 from .arrays import JOINT_NAMES, JOINT_PARENTS, Controls, HeadArrays, Landmarks
 from .assets import MANIFEST, Assets, find_assets
 from .default_landmarks import build_landmarks
@@ -77,6 +77,9 @@ def build_default_head(assets: Assets) -> HeadArrays:
     macros = _macros(target)
     neutral = base.vertices + macros.pop("neutral")
     mesh = cut_head(base, neutral, mirror)
+    lips = mesh.loop(default_regions.LIP_CONTACT)
+    closing = default_contacts.meet(mesh, mesh.neutral, lips, reach=4, axes=(1,), only_open=True)
+    mesh = replace(mesh, neutral=mesh.neutral + _symmetric(mesh, closing))
     identity = {name: mesh.restrict(field) for name, field in macros.items()}
     for name, field in identity.items():
         identity[name] = field - field[:-1].mean(0)
@@ -86,6 +89,10 @@ def build_default_head(assets: Assets) -> HeadArrays:
             identity[short] = mesh.restrict(target(name))
 
     shapes = {name: mesh.restrict(target(f"{_UNITS}{name}.target")) for name in ARKIT_NAMES}
+    lid = mesh.loop(default_regions.LID_MARGIN)
+    blinked = mesh.neutral + shapes["eyeBlinkLeft"]
+    shapes["eyeBlinkLeft"] += default_contacts.meet(mesh, blinked, lid, reach=5, axes=(1, 2), only_open=False)
+    shapes["eyeBlinkRight"] = mesh.reflect(shapes["eyeBlinkLeft"])
     _symmetrise(mesh, shapes)
     cubes = {"joint-neck": neutral[base.vertices_of("joint-neck")].mean(0)}
     regressor = default_joints.joint_regressor(mesh, cubes)
@@ -165,6 +172,10 @@ def _symmetrise(mesh: HeadMesh, shapes: dict[str, np.ndarray]) -> None:
             other = pairs.get(name, name)
             shapes[name] = 0.5 * (shapes[name] + mesh.reflect(shapes[other]))
             shapes[other] = mesh.reflect(shapes[name])
+
+
+def _symmetric(mesh: HeadMesh, field: np.ndarray) -> np.ndarray:
+    return 0.5 * (field + mesh.reflect(field))
 
 
 def _controls(mesh: HeadMesh, shapes: dict[str, np.ndarray], centres: np.ndarray) -> tuple[Controls, np.ndarray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import Landmarks
+from .default_contacts import halves
 from .default_mesh import EYE_LEFT, EYE_RIGHT, HeadMesh
 from .default_regions import LID_MARGIN, LIP_BORDER, LIP_CONTACT
 
@@ -109,18 +110,14 @@ def build_landmarks(mesh: HeadMesh, region: np.ndarray, region_names: tuple[str,
     skin = (mesh.groups == "body") & ~np.isin(region, inner)
     table = _Table(mesh, skin)
 
-    lid = mesh.loop(LID_MARGIN)
-    outer, inner_corner = int(np.argmax(mesh.neutral[lid, 0])), int(np.argmin(mesh.neutral[lid, 0]))
-    upper, lower = _halves(mesh, lid, outer, inner_corner)
+    upper, lower = (chain[::-1] for chain in halves(mesh, mesh.loop(LID_MARGIN)))  # from the outer corner
     table.along(upper, ((*EYE_CORNERS[0], 0.0), *UPPER_LID, (*EYE_CORNERS[1], 1.0)))
     table.along(lower, LOWER_LID)
     for edge, corners, top, bottom in (
         (LIP_BORDER, LIP_CORNERS[0], LIP_OUTER_TOP, LIP_OUTER_BOTTOM),
         (LIP_CONTACT, LIP_CORNERS[1], LIP_INNER_TOP, LIP_INNER_BOTTOM),
     ):
-        ring = mesh.loop(edge)
-        x = mesh.neutral[ring, 0]
-        upper, lower = _halves(mesh, ring, int(np.argmin(x)), int(np.argmax(x)))
+        upper, lower = halves(mesh, mesh.loop(edge))
         upper, lower = ([v for v in chain if mesh.neutral[v, 0] > -1e-6] for chain in (upper, lower))
         table.along(upper, (*top, (*corners, 1.0)))
         table.along(lower, bottom)
@@ -164,14 +161,6 @@ def closest_barycentric(corners: np.ndarray, point: np.ndarray) -> np.ndarray:
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-
-
-def _halves(mesh: HeadMesh, ring: list[int], start: int, end: int) -> tuple[list[int], list[int]]:
-    """The two ways along a closed ring from position ``start`` to position ``end``: the upper one, then the lower."""
-    forward = [ring[(start + k) % len(ring)] for k in range((end - start) % len(ring) + 1)]
-    backward = [ring[(start - k) % len(ring)] for k in range((start - end) % len(ring) + 1)]
-    ways = sorted((forward, backward), key=lambda way: -mesh.neutral[way, 1].mean())
-    return ways[0], ways[1]
 
 
 def _iris(mesh: HeadMesh, group: str) -> tuple[int, np.ndarray]:
