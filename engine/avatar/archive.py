@@ -26,6 +26,7 @@ def write_archive(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
             member.compress_type = zipfile.ZIP_DEFLATED
+            member.external_attr = 0o644 << 16
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
             archive.writestr(member, buffer.getvalue())

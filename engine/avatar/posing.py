@@ -99,7 +99,7 @@ def pose_splats(
     turn = np.take(matrix_to_quaternion(rotation), index, 0)
     unit = splats.rotation / np.sqrt(_dot(splats.rotation, splats.rotation))[:, None]
     return PosedSplats(
-        means=(basis @ splats.offset[:, :, None])[:, :, 0] + np.take(centre, index, 0),
+        means=np.einsum("kij,kj->ki", basis, splats.offset) + np.take(centre, index, 0),
         quats=quaternion_product(turn, unit),
         scales=size * splats.scale,
         opacities=splats.opacity,

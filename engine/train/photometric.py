@@ -94,7 +94,8 @@ def fit(
     assert joints.shape == (views, head.joint_count, 3), joints.shape
     if settings.steps < 1 or settings.pictures < 1:
         raise ValueError(f"{settings.steps} steps of {settings.pictures} pictures")
-    images, cameras = images.to(head.template), cameras.to(head.device)
+    images, expressions, joints = (values.to(head.template) for values in (images, expressions, joints))
+    cameras = cameras.to(head.device)
 
     def rest() -> Tensor:
         return head.rest_vertices(None if identity is None else identity.detach()[None])[0]
