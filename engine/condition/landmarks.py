@@ -102,6 +102,9 @@ def _seen(
     near: float,
     orthographic: bool,
 ) -> Tensor:  # [L] bool
+    seen = points[:, 2] > near
+    if not seen.any():
+        return seen
     point, triangle = _candidates(points, corners, near, orthographic)
     # Moeller and Trumbore's test: origin + s direction = a + u (b - a) + v (c - a), for the K candidate pairs
     a, b, c = corners[triangle].unbind(1)
@@ -123,7 +126,6 @@ def _seen(
     inside = ~edge_on & (u >= -slack) & (v >= -slack) & (u + v <= 1 + slack)
     gap = (1 - s) * direction.norm(dim=-1)
     covers = inside & (gap > tolerance[point]) & (s * target[:, 2] > near)
-    seen = points[:, 2] > near
     seen[point[covers]] = False
     return seen
 
@@ -131,20 +133,25 @@ def _seen(
 def _candidates(points: Tensor, corners: Tensor, near: float, orthographic: bool) -> tuple[Tensor, Tensor]:
     """Pairs (point, triangle), [K] int64 each, whose pictures' bounding boxes meet: a superset of those that cross.
 
-    Comparing every point with every box is far cheaper than intersecting every pair, and few pairs remain.
+    Comparing every point with every box is far cheaper than intersecting every pair, and few pairs remain. Triangles
+    behind the last point or beside all of them are left out first.
     """
     plane, flat = points[:, :2], corners[..., :2]  # [L, 2], [M, 3, 2]
-    in_front = corners[..., 2].amin(-1) > near  # [M]
+    nearest = corners[..., 2].amin(-1)  # [M]
     if not orthographic:
         plane = plane / points[:, 2:].clamp_min(1e-9)
         flat = flat / corners[..., 2:].clamp_min(1e-9)
     low, high = flat.amin(1), flat.amax(1)  # [M, 2]
     margin = 1e-5 * (high - low).amax(-1, keepdim=True) + 1e-7
     # The picture of a triangle that reaches behind the near plane is no triangle: it always goes to the exact test.
-    low = torch.where(in_front[:, None], low - margin, -torch.inf)
-    high = torch.where(in_front[:, None], high + margin, torch.inf)
+    whole = (nearest > near)[:, None]
+    low = torch.where(whole, low - margin, -torch.inf)
+    high = torch.where(whole, high + margin, torch.inf)
+    among = (nearest < points[:, 2].amax()) & (low <= plane.amax(0)).all(1) & (high >= plane.amin(0)).all(1)
+    rows = among.nonzero().squeeze(1)
+    low, high = low[rows], high[rows]
     meets = (plane[:, None, 0] >= low[:, 0]) & (plane[:, None, 0] <= high[:, 0])
     meets &= plane[:, None, 1] >= low[:, 1]
     meets &= plane[:, None, 1] <= high[:, 1]
-    pairs = meets.nonzero()
-    return pairs[:, 0], pairs[:, 1]
+    point, row = meets.nonzero().unbind(1)
+    return point, rows[row]

@@ -75,7 +75,9 @@ def condition_image(
         )
     cameras = cameras.to(vertices.device)
     strength = condition_strength(arrays, vertices, cameras)
-    visible = visible_landmarks(arrays, vertices, cameras) & (strength > 0)[:, None]
+    visible = torch.zeros(len(vertices), len(arrays.landmarks.indices), dtype=torch.bool, device=vertices.device)
+    facing = strength.nonzero().squeeze(1)
+    visible[facing] = visible_landmarks(arrays, vertices[facing], cameras[facing])
     pixels, _ = cameras.resized(DRAWN_SIZE, DRAWN_SIZE).project(landmark_points(arrays, vertices))
     maps = [
         _resample(draw_landmark_map(p, v, arrays.landmarks.indices), size)
