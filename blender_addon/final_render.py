@@ -55,17 +55,21 @@ class HeadStudioRender(bpy.types.RenderEngine):
             ),
             np.float64,
         )
-        colour, depth = draw_scene(depsgraph, view, projection, width, height)
+        wants_depth = depsgraph.view_layer_eval.use_pass_z
+        colour, depth = draw_scene(depsgraph, view, projection, width, height, wants_depth)
         result = self.begin_result(0, 0, width, height)
         layer = result.layers[0]
         layer.passes["Combined"].rect.foreach_set(colour.astype(np.float32).ravel())
-        if "Depth" in layer.passes:
+        if wants_depth:
             layer.passes["Depth"].rect.foreach_set(depth.astype(np.float32).ravel())
         self.end_result(result)
 
 
-def draw_scene(depsgraph, view: np.ndarray, projection: np.ndarray, width: int, height: int):
-    """Premultiplied linear RGBA [H, W, 4] and depth [H, W] (metres, 1e10 where nothing is), bottom row first."""
+def draw_scene(depsgraph, view: np.ndarray, projection: np.ndarray, width: int, height: int, wants_depth: bool):
+    """Premultiplied linear RGBA [H, W, 4] and, if wanted, depth [H, W] (metres, 1e10 where nothing is).
+
+    Bottom row first.
+    """
     avatars, occluders = [], []
     for instance in depsgraph.object_instances:
         item = instance.object
@@ -84,7 +88,7 @@ def draw_scene(depsgraph, view: np.ndarray, projection: np.ndarray, width: int, 
     offscreen = gpu.types.GPUOffScreen(width, height, format="RGBA32F")
     try:
         pictures = []
-        for depth_mode in (False, True):
+        for depth_mode in (False, True) if wants_depth else (False,):
             with offscreen.bind():
                 framebuffer = gpu.state.active_framebuffer_get()
                 framebuffer.clear(color=(0, 0, 0, 0), depth=1.0)
@@ -95,15 +99,16 @@ def draw_scene(depsgraph, view: np.ndarray, projection: np.ndarray, width: int, 
                     drawing.draw(view, projection, width, height, depth_mode=depth_mode)
                 gpu.state.depth_test_set("NONE")
                 rows = framebuffer.read_color(0, 0, width, height, 4, 0, "FLOAT")
-                pictures.append(np.array(rows.to_list(), np.float32).reshape(height, width, 4))
+                rows.dimensions = width * height * 4  # flat: numpy misreads a buffer of several dimensions
+                pictures.append(np.array(rows, np.float32).reshape(height, width, 4))
     finally:
         offscreen.free()
-    colour, distance = pictures
-    alpha = colour[..., 3:]
+    shown, alpha = pictures[0][..., :3], pictures[0][..., 3:]
     covered = np.maximum(alpha, 1e-6)
-    colour = np.concatenate([to_linear(colour[..., :3] / covered) * alpha, alpha], -1)
-    depth = np.where(alpha[..., 0] > 0.5, distance[..., 0] / covered[..., 0], 1e10)
-    return colour, depth
+    colour = np.concatenate([to_linear(shown / covered) * alpha, alpha], -1)
+    if not wants_depth:
+        return colour, None
+    return colour, np.where(alpha[..., 0] > 0.5, pictures[1][..., 0] / covered[..., 0], 1e10)
 
 
 def _draw_occluders(occluders, view: np.ndarray, projection: np.ndarray) -> None:
