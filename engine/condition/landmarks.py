@@ -149,9 +149,11 @@ def _candidates(points: Tensor, corners: Tensor, near: float, orthographic: bool
     high = torch.where(whole, high + margin, torch.inf)
     among = (nearest < points[:, 2].amax()) & (low <= plane.amax(0)).all(1) & (high >= plane.amin(0)).all(1)
     rows = among.nonzero().squeeze(1)
-    low, high = low[rows], high[rows]
-    meets = (plane[:, None, 0] >= low[:, 0]) & (plane[:, None, 0] <= high[:, 0])
-    meets &= plane[:, None, 1] >= low[:, 1]
-    meets &= plane[:, None, 1] <= high[:, 1]
+    x, y = plane[:, :1], plane[:, 1:]  # [L, 1]
+    left, top = low[rows].T.contiguous()  # contiguous rows: the comparisons below are the cost of the whole test
+    right, bottom = high[rows].T.contiguous()
+    meets = (x >= left) & (x <= right)
+    meets &= y >= top
+    meets &= y <= bottom
     point, row = meets.nonzero().unbind(1)
     return point, rows[row]

@@ -208,6 +208,27 @@ def test_unknown_words_are_named_once_in_order(prior, tmp_path):
     assert Prior.load(write_tiny_prior(tmp_path), device="cpu").unknown_words("anything goes") == []
 
 
+def test_views_at_once_limits_every_network(folders, monkeypatch):
+    """No network sees more pictures than allowed, and the autoencoder runs again for the backward pass."""
+    prior = Prior.load(folders[True], device="cpu", views_at_once=2)
+    batches = {"unet": [], "controlnet": [], "vae": []}
+    for name, method in (("unet", "forward"), ("controlnet", "forward"), ("vae", "encode")):
+        network = getattr(prior, name)
+        original = getattr(network, method)
+
+        def counted(x, *args, original=original, seen=batches[name], **kwargs):
+            seen.append(len(x))
+            return original(x, *args, **kwargs)
+
+        monkeypatch.setattr(network, method, counted)
+    x, t, text, condition = inputs(prior, 3)
+    prior.predict_noise(x, t, text, condition, 1.0)
+    images = torch.rand(3, 16, 16, 3, requires_grad=True)
+    prior.encode_images(images).sum().backward()
+    assert batches["unet"] == batches["controlnet"] == [2, 1]
+    assert sorted(batches["vae"]) == [1, 1, 2, 2]
+
+
 def test_attention_slicing_is_on_when_asked_for(folders):
     plain = Prior.load(folders[False], device="cpu")
     sliced = Prior.load(folders[False], device="cpu", attention_slicing=True)
