@@ -59,7 +59,7 @@ def render(
     height: int,
     near: float,
     orthographic: bool,
-    chunk: int = 32,  # side in pixels of the squares that are drawn at once
+    chunk: int = 16,  # side in pixels of the squares that are drawn at once
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Colour [C, H, W, 3], alpha [C, H, W], accumulated depth [C, H, W], radii [C, N] of every view."""
     views = []
@@ -136,43 +136,52 @@ def sh_colours(
     return (torch.einsum("nk,nkc->nc", _sh_basis(sh.shape[1], directions), sh) + SH_OFFSET).clamp_min(0.0)
 
 
-def composite(splats: Projected, width: int, height: int, chunk: int = 32) -> Tensor:  # [H, W, 5]
+def composite(splats: Projected, width: int, height: int, chunk: int = 16) -> Tensor:  # [H, W, 5]
     """Blend front to back: red, green, blue, accumulated depth, alpha, over nothing."""
     low, high = splats.centres.detach() - splats.radii, splats.centres.detach() + splats.radii
-    squares = []
+    squares, indices = [], []
     pairs = 0
     for top in range(0, height, chunk):
+        bottom = min(top + chunk, height)
+        in_rows = ((high[:, 1] > top) & (low[:, 1] < bottom)).nonzero().squeeze(1)
+        left_most, right_most = low[in_rows, 0], high[in_rows, 0]
         for left in range(0, width, chunk):
-            right, bottom = min(left + chunk, width), min(top + chunk, height)
-            hit = (high[:, 0] > left) & (low[:, 0] < right) & (high[:, 1] > top) & (low[:, 1] < bottom)
-            index = hit.nonzero().squeeze(1)
-            pairs += len(index) * (right - left) * (bottom - top)
-            squares.append((index, left, top, right, bottom))
+            right = min(left + chunk, width)
+            indices.append(in_rows[(right_most > left) & (left_most < right)])
+            squares.append((left, top, right, bottom))
+            pairs += len(indices[-1]) * (right - left) * (bottom - top)
     recompute = torch.is_grad_enabled() and pairs > MAX_REMEMBERED_PAIRS
-    features = torch.cat([splats.colours, splats.depths[:, None], torch.ones_like(splats.depths)[:, None]], -1)
+    records = torch.cat(
+        [
+            splats.centres,
+            splats.conics,
+            splats.opacities[:, None],
+            splats.colours,
+            splats.depths[:, None],
+            torch.ones_like(splats.depths)[:, None],
+        ],
+        -1,
+    )  # [M, 11]
+    # One gather for all squares: a gather each would add up that many gradients of all splats.
+    gathered = records[torch.cat(indices)].split([len(index) for index in indices])
     rows, row = [], []
-    for index, left, top, right, bottom in squares:
-        args = (splats.centres, splats.conics, splats.opacities, features, index, left, top, right, bottom)
-        row.append(checkpoint(_square, *args, use_reentrant=False) if recompute else _square(*args))
-        if right == width:
+    for record, square in zip(gathered, squares, strict=True):
+        row.append(checkpoint(_square, record, *square, use_reentrant=False) if recompute else _square(record, *square))
+        if square[2] == width:
             rows.append(torch.cat(row, 1))
             row = []
     return torch.cat(rows, 0)
 
 
 def _square(
-    centres: Tensor,  # [M, 2]
-    conics: Tensor,  # [M, 3]
-    opacities: Tensor,  # [M]
-    features: Tensor,  # [M, F]
-    index: Tensor,  # [S] the splats that may touch the square, front to back
+    records: Tensor,  # [S, 6 + F] of the splats that may touch the square, front to back
     left: int,
     top: int,
     right: int,
     bottom: int,
 ) -> Tensor:  # [bottom - top, right - left, F]
-    centres, opacities, features = centres[index], opacities[index], features[index]
-    xx, xy, yy = conics[index].unbind(-1)
+    centres, opacities, features = records[:, :2], records[:, 5], records[:, 6:]
+    xx, xy, yy = records[:, 2:5].unbind(-1)
     ys = torch.arange(top, bottom, dtype=centres.dtype, device=centres.device) + 0.5
     xs = torch.arange(left, right, dtype=centres.dtype, device=centres.device) + 0.5
     dx = (xs - centres[:, 0:1]).T[None]  # [1, width, S]

@@ -14,7 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
@@ -49,7 +49,7 @@ def run(function: Callable[..., None], tasks: Iterable[tuple]) -> None:
                 raise
 
     helpers = min(thread_count(), len(todo)) - 1
-    futures = [_pool(helpers).submit(work) for _ in range(helpers)] if helpers > 0 else []
+    futures = _submit(work, helpers) if helpers > 0 else []
     try:
         work()
     finally:
@@ -61,15 +61,14 @@ def run(function: Callable[..., None], tasks: Iterable[tuple]) -> None:
         future.result()
 
 
-def _pool(size: int) -> ThreadPoolExecutor:
+def _submit(work: Callable[[], None], helpers: int) -> list[Future]:
     global _executor, _executor_size
-    with _lock:
-        if size > _executor_size:
+    with _lock:  # so that nobody hands work to a pool that has just been replaced by a larger one
+        if helpers > _executor_size:
             if _executor is not None:
                 _executor.shutdown(wait=False)
-            _executor = ThreadPoolExecutor(size, thread_name_prefix="rasterise")
-            _executor_size = size
-        return _executor
+            _executor, _executor_size = ThreadPoolExecutor(helpers, thread_name_prefix="rasterise"), helpers
+        return [_executor.submit(work) for _ in range(helpers)]
 
 
 def _forget() -> None:
