@@ -8,6 +8,8 @@ from headstudio.avatar.binding import triangle_frames
 from headstudio.avatar.density import DensityControl, DensitySettings, replace_rows
 from headstudio.avatar.initialise import super_dense
 from headstudio.heads.head import Head
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.synthetic_head import synthetic_head
 
 UNIT = synthetic_head().unit
@@ -244,3 +246,39 @@ def test_empty_state_survives_a_checkpoint():
     control = DensityControl(EVERY_STEP, 10, UNIT)
     control.load_state_dict(control.state_dict())
     assert control.state_dict() == {}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), limit=st.integers(200, 400), prune=st.booleans(), densify=st.booleans())
+def test_whatever_comes_every_triangle_keeps_a_gaussian_and_adam_fits(seed, limit, prune, densify):
+    """Random gradients, opacities and sizes over several rounds with optimiser steps between them."""
+    head = Head(synthetic_head(1))
+    gaussians = super_dense(head.template, head.triangles, 3).requires_grad_()
+    frames = triangle_frames(head.template, head.triangles)
+    optimiser = torch.optim.Adam([{"params": [p], "name": n} for n, p in gaussians.parameters().items()], lr=1e-2)
+    rng = torch.Generator().manual_seed(seed)
+    every = 0.1 if densify else 0.0
+    control = DensityControl(
+        DensitySettings(0.1, 0.3, every, (0.2, 0.3) if prune else (), threshold=0.05, limit=limit), 10, UNIT
+    )
+    for step in (1, 2, 3):
+        with torch.no_grad():
+            gaussians.opacity_logits.add_(4 * torch.randn(len(gaussians), generator=rng) - 3)
+            gaussians.log_scales.add_(1.5 * torch.randn(len(gaussians), 3, generator=rng))
+        sum((p * torch.randn(p.shape, generator=rng)).sum() for p in gaussians.parameters().values()).backward()
+        optimiser.step()
+        gradient = torch.randn(2, len(gaussians), 2, generator=rng)
+        control.observe(gradient, torch.rand(2, len(gaussians), generator=rng) > 0.3)
+        before = len(gaussians)
+        change = control.step(step, gaussians, optimiser, frames, rng)
+        if change is not None:
+            assert len(gaussians) == before + change.cloned + change.split - change.pruned
+        assert len(gaussians) <= max(limit, before)
+        assert set(gaussians.triangle.tolist()) == set(range(len(head.triangles)))
+        assert len(optimiser.state) == 5
+        for group in optimiser.param_groups:
+            (p,) = group["params"]
+            assert p is gaussians.parameters()[group["name"]]
+            assert p.isfinite().all()
+            assert optimiser.state[p]["exp_avg"].shape == optimiser.state[p]["exp_avg_sq"].shape == p.shape
+            p.grad = None
