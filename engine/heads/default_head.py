@@ -2,8 +2,9 @@
 
 The neutral head is the mean of MakeHuman's young man and woman. The origin is the middle of its bounding box. Identity
 components are named after MakeHuman's targets; +1 is the full target. Most come as pairs of opposites
-(``nose/nose-width1-decr`` and ``-incr``), each meant for 0..1. The six groups ``gender``, ``age``, ``ethnicity``,
-``weight``, ``muscle`` are differences from the neutral head with the head kept in its place.
+(``nose/nose-width1-decr`` and ``-incr``), each meant for 0..1. The groups ``gender``, ``age``, ``ethnicity``,
+``weight``, ``muscle`` are differences from the neutral head with the head kept in its place; the targets of the neck
+keep the head in its place too.
 
 The expression is ARKit's 52 in the order of ``expressions.ARKIT_NAMES``. Two kinds are carried by joints: ``jawOpen``
 turns the jaw by 26 degrees, and its own row is zero, because the pose correctives of the jaw hold the rest;
@@ -13,7 +14,6 @@ turns the jaw by 26 degrees, and its own row is zero, because the pose correctiv
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -38,6 +38,8 @@ BUILDER = ("default_*.py", "makehuman.py", "expressions.py")  # sources whose ch
 METRES = 0.1  # per decimetre
 _UNITS = "faceunits01/targets/faceunits/"
 _TARGETS = "mpfb2/targets/"
+_MACROS = f"{_TARGETS}macrodetails/"
+AVERAGE = "averagemuscle-averageweight"
 _JAW_SINE = 9 * (default_joints.JAW - 1) + 3 * 2 + 1  # feature (R - I)[2, 1] of the jaw: the sine of its opening
 
 
@@ -64,38 +66,46 @@ def _cache_key() -> str:
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in [*sources, MANIFEST])).hexdigest()[:16]
 
 
-def build_default_head(assets: Assets) -> HeadArrays:
-    """Builds the head from the files of ``assets``."""
-    base = parse_mesh(assets.read("mpfb2/3dobjs/base.obj"))
-    count = len(base.vertices)
-    mirror = parse_mirror(assets.read("mpfb2/mesh_metadata/hm08.mirror"), count)
+class Sources:
+    """The parsed files: base mesh, mirror table, targets. Reads each target once."""
 
-    @functools.cache
-    def target(name: str) -> np.ndarray:
-        return parse_target(assets.read(name), count)
+    def __init__(self, assets: Assets):
+        self.assets = assets
+        self.base = parse_mesh(assets.read("mpfb2/3dobjs/base.obj"))
+        self.mirror = parse_mirror(assets.read("mpfb2/mesh_metadata/hm08.mirror"), len(self.base.vertices))
+        self._targets: dict[str, np.ndarray] = {}
 
-    macros = _macros(target)
-    neutral = base.vertices + macros.pop("neutral")
-    mesh = cut_head(base, neutral, mirror)
+    def target(self, name: str) -> np.ndarray:
+        """Displacement [V, 3] of the base mesh."""
+        if name not in self._targets:
+            self._targets[name] = parse_target(self.assets.read(name), len(self.base.vertices))
+        return self._targets[name]
+
+    def body(self, sex: str, age: str = "young", people: str = "caucasian", build: str = AVERAGE) -> np.ndarray:
+        """MakeHuman's macro targets for a kind of person [V, 3]: people and build are independent layers."""
+        face = self.target(f"{_MACROS}{people}-{sex}-{age}.target.gz")
+        return face + self.target(f"{_MACROS}universal-{sex}-{age}-{build}.target.gz")
+
+    def mean_body(self, **kind: str) -> np.ndarray:
+        """The mean of woman and man."""
+        return 0.5 * (self.body("female", **kind) + self.body("male", **kind))
+
+
+def neutral_mesh(sources: Sources) -> HeadMesh:
+    """The mean of the young woman's and the young man's head, lips closed."""
+    mesh = cut_head(sources.base, sources.base.vertices + sources.mean_body(), sources.mirror)
     lips = mesh.loop(default_regions.LIP_CONTACT)
     closing = default_contacts.meet(mesh, mesh.neutral, lips, reach=4, axes=(1,), only_open=True)
-    mesh = replace(mesh, neutral=mesh.neutral + _symmetric(mesh, closing))
-    identity = {name: mesh.restrict(field) for name, field in macros.items()}
-    for name, field in identity.items():
-        identity[name] = field - field[:-1].mean(0)
-    for name in assets.names(_TARGETS):
-        if "/macrodetails/" not in name:
-            short = name.removeprefix(_TARGETS).removesuffix(".target.gz")
-            identity[short] = mesh.restrict(target(name))
+    return replace(mesh, neutral=mesh.neutral + 0.5 * (closing + mesh.reflect(closing)))
 
-    shapes = {name: mesh.restrict(target(f"{_UNITS}{name}.target")) for name in ARKIT_NAMES}
-    lid = mesh.loop(default_regions.LID_MARGIN)
-    blinked = mesh.neutral + shapes["eyeBlinkLeft"]
-    shapes["eyeBlinkLeft"] += default_contacts.meet(mesh, blinked, lid, reach=5, axes=(1, 2), only_open=False)
-    shapes["eyeBlinkRight"] = mesh.reflect(shapes["eyeBlinkLeft"])
-    _symmetrise(mesh, shapes)
-    cubes = {"joint-neck": neutral[base.vertices_of("joint-neck")].mean(0)}
-    regressor = default_joints.joint_regressor(mesh, cubes)
+
+def build_default_head(assets: Assets) -> HeadArrays:
+    """Builds the head from the files of ``assets``."""
+    sources = Sources(assets)
+    mesh = neutral_mesh(sources)
+    identity = _identity(sources, mesh)
+    shapes = _shapes(sources, mesh)
+    regressor = default_joints.joint_regressor(mesh)
     jaw = default_joints.solve_jaw(mesh, shapes["jawOpen"])
     controls, expression = _controls(mesh, shapes, regressor @ mesh.neutral)
     correctives = np.zeros((9 * (len(JOINT_NAMES) - 1), len(mesh.neutral), 3))
@@ -129,36 +139,44 @@ def build_default_head(assets: Assets) -> HeadArrays:
     )
 
 
-def _macros(target) -> dict[str, np.ndarray]:
-    """MakeHuman's age, gender, ethnicity, weight and muscle as differences [V, 3] from the neutral body."""
-    folder = f"{_TARGETS}macrodetails/"
-    average = "averagemuscle-averageweight"
+def _identity(sources: Sources, mesh: HeadMesh) -> dict[str, np.ndarray]:
+    """Identity components [N, 3] by name: kinds of person first, then the region targets."""
+    neutral = sources.mean_body()
+    kinds = {
+        "gender/female": sources.body("female"),
+        "gender/male": sources.body("male"),
+        "age/baby": sources.mean_body(age="baby"),
+        "age/child": sources.mean_body(age="child"),
+        "age/old": sources.mean_body(age="old"),
+        "ethnicity/african": sources.mean_body(people="african"),
+        "ethnicity/asian": sources.mean_body(people="asian"),
+        "weight/max": sources.mean_body(build="averagemuscle-maxweight"),
+        "weight/min": sources.mean_body(build="averagemuscle-minweight"),
+        "muscle/max": sources.mean_body(build="maxmuscle-averageweight"),
+        "muscle/min": sources.mean_body(build="minmuscle-averageweight"),
+    }
+    identity = {}
+    for name, body in kinds.items():
+        field = mesh.restrict(body - neutral)
+        identity[name] = field - field.mean(0)  # a child's head is lower in the world: keep it in its place
+    eyes = np.concatenate([mesh.vertices_of(EYE_LEFT), mesh.vertices_of(EYE_RIGHT)])
+    for name in sources.assets.names(_TARGETS):
+        if not name.startswith(_MACROS):
+            short = name.removeprefix(_TARGETS).removesuffix(".target.gz")
+            field = mesh.restrict(sources.target(name))
+            identity[short] = field - field[eyes].mean(0) if short.startswith("neck/") else field
+    return identity
 
-    def people(sex: str, age: str = "young", origin: str = "caucasian") -> np.ndarray:
-        return target(f"{folder}{origin}-{sex}-{age}.target.gz")
 
-    def body(sex: str, age: str = "young", build: str = average) -> np.ndarray:
-        return target(f"{folder}universal-{sex}-{age}-{build}.target.gz")
-
-    def mean(function, *arguments: str) -> np.ndarray:
-        return 0.5 * (function("female", *arguments) + function("male", *arguments))
-
-    young, average_body = mean(people), mean(body)
-    macros = {"neutral": young + average_body}
-    for sex in ("female", "male"):
-        macros[f"gender/{sex}"] = people(sex) + body(sex) - macros["neutral"]
-    for age in ("baby", "child", "old"):
-        macros[f"age/{age}"] = mean(people, age) + mean(body, age) - macros["neutral"]
-    for origin in ("african", "asian"):
-        macros[f"ethnicity/{origin}"] = mean(people, "young", origin) - young
-    for name, build in (
-        ("weight/max", "averagemuscle-maxweight"),
-        ("weight/min", "averagemuscle-minweight"),
-        ("muscle/max", "maxmuscle-averageweight"),
-        ("muscle/min", "minmuscle-averageweight"),
-    ):
-        macros[name] = mean(body, "young", build) - average_body
-    return macros
+def _shapes(sources: Sources, mesh: HeadMesh) -> dict[str, np.ndarray]:
+    """ARKit's 52 as displacements [N, 3], symmetric, with lids that meet in a blink."""
+    shapes = {name: mesh.restrict(sources.target(f"{_UNITS}{name}.target")) for name in ARKIT_NAMES}
+    _symmetrise(mesh, shapes)
+    lid = mesh.loop(default_regions.LID_MARGIN)
+    blinked = mesh.neutral + shapes["eyeBlinkLeft"]
+    shapes["eyeBlinkLeft"] += default_contacts.meet(mesh, blinked, lid, reach=5, axes=(1, 2), only_open=False)
+    shapes["eyeBlinkRight"] = mesh.reflect(shapes["eyeBlinkLeft"])
+    return shapes
 
 
 def _symmetrise(mesh: HeadMesh, shapes: dict[str, np.ndarray]) -> None:
@@ -174,10 +192,6 @@ def _symmetrise(mesh: HeadMesh, shapes: dict[str, np.ndarray]) -> None:
             shapes[other] = mesh.reflect(shapes[name])
 
 
-def _symmetric(mesh: HeadMesh, field: np.ndarray) -> np.ndarray:
-    return 0.5 * (field + mesh.reflect(field))
-
-
 def _controls(mesh: HeadMesh, shapes: dict[str, np.ndarray], centres: np.ndarray) -> tuple[Controls, np.ndarray]:
     """The sliders, and the expression [E, N, 3] without what the joints do; ``centres`` [J, 3]."""
     to_joints = np.zeros((len(ARKIT_NAMES), len(JOINT_NAMES), 3))
@@ -189,11 +203,11 @@ def _controls(mesh: HeadMesh, shapes: dict[str, np.ndarray], centres: np.ndarray
         (default_joints.EYE_LEFT, EYE_LEFT),
         (default_joints.EYE_RIGHT, EYE_RIGHT),
     ):
-        eyeball = mesh.vertices_of(group)
+        eyeball = mesh.vertices_of(group)  # the first is the pole in front
         for row in range(len(ARKIT_NAMES)):
             moved = expression[row, eyeball]
             if np.abs(moved).max() > 0:
-                to_joints[row, joint] = default_joints.eye_turn(mesh.neutral[eyeball], moved, centres[joint])
+                to_joints[row, joint] = default_joints.eye_turn(mesh.neutral[eyeball[0]], moved[0], centres[joint])
                 expression[row, eyeball] = 0
     to_expression = np.eye(len(ARKIT_NAMES), dtype=np.float32)
     to_expression[opening, opening] = 0

@@ -17,8 +17,10 @@ from .default_mesh import HeadMesh
 from .skinning import rotation_matrices
 
 NECK, JAW, EYE_LEFT, EYE_RIGHT = (JOINT_NAMES.index(name) for name in ("neck", "jaw", "eye_left", "eye_right"))
+PIVOT = np.array([0.0, 6.129, 0.069])  # the neck's joint in the neutral head: MakeHuman's ``joint-neck``
 HINGE = np.array([0.0, 7.1, 0.6])  # the jaw's axis in the neutral head
 JAW_ANGLE = np.radians(26.0)  # at jawOpen = 1
+RIDGE = 0.04  # of the weights' least squares
 NECK_RINGS = 7  # edge loops over which the root's grip on the neck fades out
 
 
@@ -30,10 +32,10 @@ class Jaw:
     corrective: np.ndarray  # [N, 3] added before skinning, times sin(angle)
 
 
-def joint_regressor(mesh: HeadMesh, cubes: dict[str, np.ndarray]) -> np.ndarray:
+def joint_regressor(mesh: HeadMesh) -> np.ndarray:
     """Rows [J, N] over nearby vertices that put the joints of the neutral head exactly where they belong.
 
-    ``cubes`` holds MakeHuman's joint positions ([3]). The root is the middle of the neck's cut; the neck is
+    The root is the middle of the neck's cut; the neck is
     MakeHuman's; the eyes are the middles of their eyeballs, so that they turn in place; the jaw is the hinge, held by
     the skin around it. Every row is the flattest (least-norm) one, so that a joint follows identity like the mean of
     its support.
@@ -43,7 +45,7 @@ def joint_regressor(mesh: HeadMesh, cubes: dict[str, np.ndarray]) -> np.ndarray:
     rows[0, mesh.neck_loop] = 1 / len(mesh.neck_loop)
     rings = mesh.topology.rings(mesh.base_ids[mesh.neck_loop].tolist())
     around_neck = mesh.index[[v for v, ring in rings.items() if ring <= 6]]
-    _hold(rows[NECK], around_neck[around_neck >= 0], points, cubes["joint-neck"])
+    _hold(rows[NECK], around_neck[around_neck >= 0], points, PIVOT)
     skin = mesh.vertices_of("body")
     to_hinge = np.linalg.norm(np.abs(points[skin]) - [0.62, *HINGE[1:]], axis=1)
     _hold(rows[JAW], skin[to_hinge < 0.25], points, HINGE)
@@ -67,7 +69,8 @@ def solve_jaw(mesh: HeadMesh, opening: np.ndarray) -> Jaw:
     rotation = rotation_matrices(np.array([JAW_ANGLE, 0, 0]))
     arm = mesh.neutral - HINGE
     turn = arm @ rotation.T - arm
-    weights = np.clip((opening * turn).sum(1) / np.maximum((turn**2).sum(1), 1e-12), 0, 1)
+    # Beside the axis the turn is too short to tell a weight from: there the ridge lets it fade
+    weights = np.clip((opening * turn).sum(1) / ((turn**2).sum(1) + RIDGE**2), 0, 1)
     for group in ("helper-lower-teeth", "helper-tongue"):
         weights[mesh.vertices_of(group)] = 1
     blended = weights[:, None, None] * rotation + (1 - weights)[:, None, None] * np.eye(3)
@@ -91,12 +94,13 @@ def skin_weights(mesh: HeadMesh, jaw: Jaw) -> np.ndarray:
     return weights
 
 
-def eye_turn(points: np.ndarray, displacement: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Axis-angle [3] of the turn about ``centre`` nearest to the eyeball's ``displacement`` [K, 3] (Kabsch)."""
-    before, after = points - centre, points + displacement - centre
-    u, _, vt = np.linalg.svd(after.T @ before)
-    rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-    skew = 0.5 * (rotation - rotation.T)
-    axis = np.array([skew[2, 1], skew[0, 2], skew[1, 0]])  # times sin(angle)
-    sine = np.linalg.norm(axis)
-    return axis / max(sine, 1e-12) * np.arctan2(sine, 0.5 * (np.trace(rotation) - 1))
+def eye_turn(pole: np.ndarray, displacement: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Axis-angle [3] of the turn about ``centre`` [3] that points the eye to where its ``pole`` [3] is displaced.
+
+    The sculpted eyes turn about a point behind their middle and come out of their sockets by up to 2 mm; ours keep the
+    line of sight and stay in place. No torsion.
+    """
+    before, after = pole - centre, pole + displacement - centre
+    axis = np.cross(before, after)
+    length = np.linalg.norm(axis)
+    return axis / max(length, 1e-12) * np.arctan2(length, before @ after)

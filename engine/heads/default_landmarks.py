@@ -85,11 +85,19 @@ class _Table:
             self.on_edge(left, right, chain[i], chain[i + 1], float(np.clip((fraction - progress[i]) / step, 0, 1)))
 
     def nearest(self, left: int, right: int, target: np.ndarray) -> None:
-        corners = self.mesh.neutral[self.mesh.triangles[self.rows]]
+        """The point of the skin nearest to ``target`` [3]; one without a twin lies on an edge of the middle line."""
+        rows = self.rows
+        middle = np.abs(self.mesh.neutral[self.mesh.triangles[rows], 0]) < 1e-9  # [R, 3]
+        if left == right:
+            rows, middle = rows[middle.sum(1) == 2], middle[middle.sum(1) == 2]
+        corners = self.mesh.neutral[self.mesh.triangles[rows]]
         weights = closest_barycentric(corners, target)
+        if left == right:
+            weights = weights * middle + 1e-9 * middle
+            weights /= weights.sum(1, keepdims=True)
         distance = np.linalg.norm(np.einsum("mk,mkc->mc", weights, corners) - target, axis=1)
         best = int(np.argmin(distance))
-        self.add(left, right, int(self.rows[best]), weights[best])
+        self.add(left, right, int(rows[best]), weights[best])
 
     def frontmost(self, left: int, right: int, x: float, y: float) -> None:
         """Where a ray along -z first meets the skin."""
