@@ -25,6 +25,7 @@ hold:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -317,6 +318,7 @@ class Serving:
         self.job = job
         self._lock = None
         self._events: int | None = None
+        self._torn = False  # whether the file ends within a line
 
     def __enter__(self) -> Serving:
         with _folder_errors(self.job.folder):
@@ -341,8 +343,7 @@ class Serving:
             size = os.lseek(self._events, 0, os.SEEK_END)
             if size:
                 os.lseek(self._events, size - 1, os.SEEK_SET)
-                if os.read(self._events, 1) != b"\n":  # the worker before was killed in the middle of a line
-                    os.write(self._events, b"\n")
+                self._torn = os.read(self._events, 1) != b"\n"  # the worker before was killed in the middle of a line
         return self
 
     def __exit__(self, *_) -> None:
@@ -357,8 +358,12 @@ class Serving:
         )
         with _folder_errors(self.job.folder):
             if not self.job.exists():  # what is written to a deleted file goes nowhere
-                raise FileNotFoundError(2, "it has been deleted")
-            os.write(self._events, line.encode() + b"\n")
+                raise FileNotFoundError(errno.ENOENT, "it has been deleted")
+            data = b"\n" * self._torn + line.encode() + b"\n"
+            # On a disk that is nearly full a part of the line may fit
+            self._torn = os.write(self._events, data) < len(data)
+            if self._torn:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def name_from(prompt: str) -> str:

@@ -90,6 +90,10 @@ def serve(job: Job, terminal: Reporter | None = None) -> int:
         except UserError as error:
             _fail(serving, str(error))
             return EXIT_USER_ERROR
+        except OSError as error:  # a full disk, or a file that is not to be read, anywhere on the machine
+            _log.exception("The system refused")
+            _fail(serving, f"The job cannot go on: {error}. Put that right and resume the job.")
+            return EXIT_USER_ERROR
         except Exception as error:
             _log.exception("This is a fault in HeadStudio")
             _fail(

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,7 +95,8 @@ def run(
         if fresh and job.last_state() != DONE and not job.checkpoint_folder.exists() and job.last_step() == 0:
             _remove(job)
     if code == 130 and job.exists():
-        print(f"Stopped after step {job.last_step()}. Go on with: headstudio generate --resume --out {job.folder}")
+        command = f"headstudio generate --resume --out {quote(str(job.folder))}"
+        print(f"Stopped after step {job.last_step()}. Go on with: {command}")
     if code:
         raise typer.Exit(code)
     print(job.avatar_path)

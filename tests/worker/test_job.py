@@ -299,6 +299,18 @@ def test_writing_to_a_deleted_folder_is_an_error(job):
             serving.event("progress")
 
 
+def test_a_line_of_which_a_part_was_written_spoils_no_other(job, monkeypatch):
+    write = os.write
+    with Serving(job) as serving:
+        serving.event("started")
+        monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:20]))
+        with pytest.raises(UserError, match="No space left"):
+            serving.event("progress")
+        monkeypatch.undo()
+        serving.event("error", message="the disk is full")
+    assert [event.kind for event in job.events()] == ["started", "error"]
+
+
 def test_cancel_is_a_file(job):
     assert not job.cancel_requested()
     job.request_cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 
@@ -167,6 +168,15 @@ def test_errors_that_the_user_can_put_right(tmp_path, tiny_prior, wrong, message
     assert not job.avatar_path.exists()
 
 
+def test_the_system_refuses(job, capsys):
+    def fail():
+        raise PermissionError(13, "Permission denied", "/some/cache")
+
+    assert serve(job, At(5, fail)) == 2
+    assert "Permission denied: '/some/cache'" in capsys.readouterr().err
+    assert job.state() == "failed"
+
+
 def test_a_fault_of_ours_is_told_as_one(job, capsys):
     def fail():
         raise ZeroDivisionError("by zero")
@@ -200,14 +210,26 @@ def test_the_folder_is_deleted_meanwhile(job, capsys):
     assert not job.folder.exists()
 
 
-def test_the_disk_takes_no_more(job, undisturbed, capsys):
-    """A folder where the preview's picture should go: as unwritable as a full disk."""
-    (job.folder / "preview" / "front.png" / "in the way").mkdir(parents=True)
-    assert serve(job) == 2
-    assert "Cannot write" in job.events()[-1].data["message"]
-    assert "front.png" in capsys.readouterr().err
-    shutil.rmtree(job.folder / "preview" / "front.png")
+@pytest.mark.skipif(os.name == "nt", reason="needs limits on files")
+@pytest.mark.parametrize("kilobytes", [1, 60, 250])
+def test_the_disk_is_full(job, undisturbed, capsys, kilobytes):
+    """Files may not grow beyond a limit, which the log, a checkpoint, a preview or the avatar meets first."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1000, before[1]))
+    try:
+        assert serve(job) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    error = capsys.readouterr().err
+    assert "File too large" in error
+    assert len(error.splitlines()) == 1
+    # With the smallest limit not even the event of the error fits
+    assert job.state() == ("failed" if kilobytes > 1 else "interrupted")
+    assert not list(job.folder.rglob("*.part"))
     assert serve(job) == 0
+    assert [event.kind for event in job.events()][-1] == "done"
     assert job.avatar_path.read_bytes() == undisturbed
 
 
