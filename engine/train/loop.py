@@ -64,7 +64,7 @@ def train(
     run, a full disk, too little memory for a single picture, or gradients that stay not finite.
     """
     reporter = reporter or SilentReporter()
-    request = Request(settings, arrays, prior.name, prompt, negative, seed)
+    request = Request(settings, arrays, prior.name, prior.revision, prompt, negative, seed)
     head = Head(arrays, device)
     sampler = MotionSampler(arrays)
     strategy = get_strategy(settings.strategy)
@@ -186,14 +186,14 @@ def backward(
         distilled += loss.item()
         gradients.append(offsets.grad)
         visible.append(render.visible)
-    if state.collects_screen_gradients:
-        state.density.observe(torch.cat(gradients), torch.cat(visible))
 
     position, scale = regularisation(gaussians, frames)
     penalty = settings.position_weight * position + settings.scale_weight * scale
     penalty = penalty + settings.sparsity_weight * posed.opacities.mean()
     outputs = [getattr(posed, f.name) for f in fields(posed)]
     torch.autograd.backward([penalty, *outputs], [None, *(getattr(leaves, f.name).grad for f in fields(leaves))])
+    if state.collects_screen_gradients:  # last, so that a step that is tried again is not counted twice
+        state.density.observe(torch.cat(gradients), torch.cat(visible))
     return {"distil": distilled, "position": position.item(), "scale": scale.item()}
 
 

@@ -37,7 +37,8 @@ class Request:
 
     settings: TrainSettings
     head: HeadArrays
-    prior: str  # name and revision
+    prior: str
+    prior_revision: str
     prompt: str
     negative: str
     seed: int
@@ -50,6 +51,7 @@ class Request:
             "seed": self.seed,
             "settings": self.settings.to_json(),
             "prior": self.prior,
+            "prior_revision": self.prior_revision,
             "head": self.head.name,
             "version": __version__,
         }

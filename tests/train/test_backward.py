@@ -20,7 +20,7 @@ from support.training import SIX_STEPS
 
 
 def setting_up(head_arrays, prior, settings):
-    request = Request(settings, head_arrays, prior.name, "an orc", "ugly", 0)
+    request = Request(settings, head_arrays, prior.name, prior.revision, "an orc", "ugly", 0)
     head = Head(head_arrays)
     state = State.start(request, head)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_gradients_equal_autograd_through_the_whole_loss(head, prior, strategy, 
 
 def test_learning_rates_fall_along_a_cosine_and_the_shape_stops(head, prior):
     settings = replace(SIX_STEPS, steps=100, shape_freeze=0.8, final_lr=0.1)
-    state = State.start(Request(settings, head, "", "an orc", "", 0), Head(head))
+    state = State.start(Request(settings, head, "", "", "an orc", "", 0), Head(head))
     rates = {}
     for state.step in (0, 50, 79, 80, 99):
         state.set_rates()

@@ -46,6 +46,7 @@ def test_a_run_reports_every_step_and_makes_a_sound_avatar(head, prior, tmp_path
     assert len(avatar.splats) == counts[-1]
     assert avatar.provenance["prompt"] == PROMPT
     assert avatar.provenance["seed"] == 3
+    assert avatar.provenance["prior_revision"] == prior.revision
     assert avatar.provenance["settings"]["steps"] == 6
     json.dumps(avatar.provenance)
     save_avatar(tmp_path / "orc.avatar.npz", avatar)

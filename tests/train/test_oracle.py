@@ -24,7 +24,7 @@ from support.training import SIX_STEPS
 class Oracle:
     """A prior whose landmark map is the true picture itself (see ``true_pictures``)."""
 
-    name, timesteps, latent_channels, latent_size, condition_size = "oracle", 1000, 3, 32, 32
+    name, revision, timesteps, latent_channels, latent_size, condition_size = "oracle", "1", 1000, 3, 32, 32
     device = torch.device("cpu")
     alphas_cumprod = torch.linspace(0.999, 0.01, 1000)
 
