@@ -36,7 +36,8 @@ def why_unavailable() -> str | None:
     except ImportError as error:
         return f"gsplat is not installed or not complete ({error}): pip install 'headstudio[cuda]'."
     except Exception as error:  # a compiler run can fail in any way
-        return f"gsplat's kernels could not be built ({str(error).strip().splitlines()[0]}). {_ADVICE}."
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"gsplat's kernels could not be built ({first_line}). {_ADVICE}."
     if _C is None:
         return f"gsplat's kernels are not built, and there is no CUDA compiler to build them. {_ADVICE}."
     return None
@@ -62,11 +63,7 @@ def render(
     gsplat decides what touches the picture before ``screen_offsets`` are added. It has no gradient for intrinsics:
     ValueError if they require one.
     """
-    reason = why_unavailable()
-    if reason:
-        raise UserError(f"Cannot draw with gsplat: {reason} The CPU back end draws without it.")
-    if means.device.type != "cuda" or means.dtype != torch.float32:
-        raise ValueError(f"the gsplat back end draws float32 tensors on CUDA, not {means.dtype} on {means.device}")
+    _refuse_what_gsplat_cannot_draw(means)
     if intrinsics.requires_grad and torch.is_grad_enabled():
         raise ValueError('gsplat has no gradient for the intrinsics: detach them, or use backend="torch"')
     args = (means, quats, scales, opacities, sh)
@@ -121,6 +118,14 @@ def render(
     )
     sizes = torch.where(drawn, radii.amax(-1), 0).to(means.dtype)
     return picture[..., :3], alpha[..., 0], picture[..., 3], sizes
+
+
+def _refuse_what_gsplat_cannot_draw(means: Tensor) -> None:
+    reason = why_unavailable()
+    if reason:
+        raise UserError(f"Cannot draw with gsplat: {reason} The CPU back end draws without it.")
+    if means.device.type != "cuda" or means.dtype != torch.float32:
+        raise ValueError(f"the gsplat back end draws float32 tensors on CUDA, not {means.dtype} on {means.device}")
 
 
 def _drawable(means, quats, scales, opacities, sh) -> tuple[Tensor, ...]:

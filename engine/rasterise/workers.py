@@ -1,11 +1,11 @@
 """Threads for the CPU kernels: a few sleeping Python threads, because the kernels release the interpreter's lock.
 
-Why not numba's own ``prange``: its pools live beside torch's OpenMP pool. Both keep their idle threads spinning for
-milliseconds in case more work comes, so on a machine whose cores are all taken every switch between torch and numba
-runs twice as many busy threads as cores. Its "workqueue" layer also aborts the process when two Python threads
-enter it, and its "omp" layer does not survive a fork. These threads sleep while they have nothing to do, belong to the
-process that made them, and may be shared by any number of callers. ``benchmarks/rasteriser.py`` measures the
-difference.
+Why not numba's own ``prange``. Its "omp" layer loads the system's OpenMP library while torch brings its own copy: two
+pools that each take every core for theirs and keep idle threads spinning, so that in turns they work against each
+other; it also ends a process that draws after a fork. Its "workqueue" layer ends a process in which two Python threads
+draw at once. Both give each thread a fixed share, so that one thread that has to wait for a core holds up all. These
+threads sleep while they have nothing to do, take the next piece when they are free, belong to the process that made
+them, and serve any number of callers. ``benchmarks/rasteriser.py`` compares the three beside torch.
 """
 
 from __future__ import annotations
