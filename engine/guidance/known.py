@@ -25,6 +25,8 @@ class KnownPrior:
     controlnet: HubFolder
 
 
+# Commits as public projects quote them that load these models. Both repositories hold other models at their root, which
+# are not fetched.
 KNOWN_PRIORS: dict[str, KnownPrior] = {
     "realistic-vision": KnownPrior(
         summary="photographic quality at 512 px (Stable Diffusion 1.5 class); wants a GPU with 8 GB or more",

@@ -16,14 +16,17 @@ from ..errors import UserError
 _PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
-def read_json(path: Path) -> dict | list:
-    """A JSON file of the prior. Missing or damaged raises ``UserError``."""
+def read_config(path: Path) -> dict:
+    """A JSON object of the prior's folder. Missing or damaged raises ``UserError``."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: this is not a complete diffusers folder.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: it is not valid JSON. Download the prior again.") from error
+    if not isinstance(config, dict) or not config:
+        raise UserError(f"{path} is damaged: it holds no settings. Download the prior again.")
+    return config
 
 
 def weight_files(folder: Path, stem: str) -> tuple[list[Path], str | None]:
@@ -53,8 +56,8 @@ def weight_files(folder: Path, stem: str) -> tuple[list[Path], str | None]:
 
 
 def _shards(index: Path) -> list[Path]:
-    table = read_json(index)
-    names = set(table.get("weight_map", {}).values()) if isinstance(table, dict) else set()
+    table = read_config(index).get("weight_map")
+    names = set(table.values()) if isinstance(table, dict) else set()
     if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise UserError(f"{index} is damaged: it names no weight files. Download the prior again.")
     return [index.parent / name for name in sorted(names)]
@@ -72,14 +75,14 @@ def _check(file: Path) -> None:
 
 def load_diffusers(model_class: type, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """A diffusers model of ``model_class`` from its own folder (config.json and weights)."""
-    read_json(folder / "config.json")
+    read_config(folder / "config.json")
     files, variant = weight_files(folder, "diffusion_pytorch_model")
     return _load(model_class, folder, files, {"torch_dtype": dtype, "variant": variant, "low_cpu_mem_usage": True})
 
 
 def load_transformers(model_class: type, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """A transformers model of ``model_class`` from its own folder (config.json and weights)."""
-    read_json(folder / "config.json")
+    read_config(folder / "config.json")
     files, variant = weight_files(folder, "model")
     from transformers.utils import logging
 
@@ -124,7 +127,10 @@ def read_vocabulary(path: Path) -> frozenset[str] | None:
     """The words that the prior knows, from its vocabulary.json (a JSON list of words); None if it has none."""
     if not path.exists():
         return None
-    words = read_json(path)
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it is not valid JSON.") from error
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise UserError(f"{path} must be a JSON list of words.")
     return frozenset(word.lower() for word in words)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
-from .load import load_diffusers, load_tokenizer, load_transformers, read_json, read_vocabulary
+from .load import load_diffusers, load_tokenizer, load_transformers, read_config, read_vocabulary
 from .locate import Located, locate_prior
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -103,7 +103,7 @@ class Prior:
 
         model, control = locate_prior(source, revision, controlnet, download)
         folder = model.folder
-        index = read_json(folder / "model_index.json")
+        index = read_config(folder / "model_index.json")
         control_folder = control.folder if control else folder / "controlnet"
         if not control_folder.is_dir():
             raise UserError(
@@ -116,17 +116,17 @@ class Prior:
         controlnet_model = load_diffusers(ControlNetModel, control_folder, dtype).to(device)
         text_encoder = load_transformers(CLIPTextModel, folder / "text_encoder", dtype).to(device)
         # The index decides: a model with an autoencoder whose folder got lost is damaged, not a pixel-space model.
-        has_vae = isinstance(index, dict) and "vae" in index and index["vae"] != [None, None]
+        has_vae = index.get("vae", [None, None]) != [None, None]
         vae = load_diffusers(AutoencoderKL, folder / "vae", dtype).to(device) if has_vae else None
         if attention_slicing:
-            for module in filter(None, (unet, controlnet_model)):
+            for module in (unet, controlnet_model):
                 module.set_attention_slice("max")
         return Prior(
             unet=unet,
             controlnet=controlnet_model,
             text_encoder=text_encoder,
             tokenizer=load_tokenizer(folder / "tokenizer"),
-            scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
+            scheduler_config=read_config(folder / "scheduler" / "scheduler_config.json"),
             vae=vae,
             name=model.name if control is None else f"{model.name} + {control.name}",
             revision=_revision(model, control),
@@ -136,23 +136,26 @@ class Prior:
 
     def _check_parts(self) -> None:
         unet, control, text = self.unet.config, self.controlnet.config, self.text_encoder.config
+        if unet.addition_embed_type is not None or unet.class_embed_type is not None:
+            raise UserError(
+                f"The prior {self.name} wants more than text and timestep (as Stable Diffusion XL does); "
+                "only models of the Stable Diffusion 1.5 and 2 class are understood."
+            )
         width = unet.cross_attention_dim
         pairs = {
-            "text encoder (width)": (text.hidden_size, width),
-            "ControlNet (text width)": (control.cross_attention_dim, width),
-            "ControlNet (channels)": (control.in_channels, unet.in_channels),
-            "ControlNet (levels)": (tuple(control.block_out_channels), tuple(unet.block_out_channels)),
-            "output channels": (unet.out_channels, unet.in_channels),
-            "autoencoder (channels)": (
+            "text encoder's width": (text.hidden_size, width),
+            "ControlNet's text width": (control.cross_attention_dim, width),
+            "ControlNet's number of channels": (control.in_channels, unet.in_channels),
+            "ControlNet's list of widths": (tuple(control.block_out_channels), tuple(unet.block_out_channels)),
+            "UNet's number of output channels": (unet.out_channels, unet.in_channels),
+            "autoencoder's number of channels": (
                 self.vae.config.latent_channels if self.vae is not None else 3,
                 unet.in_channels,
             ),
         }
         for part, (have, want) in pairs.items():
             if have != want:
-                raise UserError(
-                    f"The prior {self.name} does not fit together: its {part} is {have}, its UNet's {want}."
-                )
+                raise UserError(f"The prior {self.name} does not fit together: its {part} is {have}, not {want}.")
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise UserError(
                 f"The prior {self.name} predicts {self.prediction_type!r}; "

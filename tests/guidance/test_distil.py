@@ -102,6 +102,23 @@ def test_nfsd_as_the_sum_of_its_parts(prior, step):
         close(result[row], weight(TIMES[row]) * (7.5 * (y - null) + residual))
 
 
+@pytest.mark.parametrize("times", [[0, 10, 100, 199], [200, 500, 700, 999]])
+def test_nfsd_where_all_timesteps_are_on_one_side(prior, step, times):
+    """Each picture's gradient is its own business: the same as in a mixed batch."""
+    latents = prior.encode_images(step.images)
+    texts = step.prompts.at(step.azimuth)
+    other = [600, 50, 300, 10] if times[0] < 200 else [600, 50, 300, 10][::-1]
+
+    def run(t):
+        arguments = (prior, latents, torch.tensor(t), step.noise, texts, step.condition, SCALES, SETTINGS)
+        return get_strategy("nfsd").gradient(*arguments)
+
+    pure = run(times)
+    for row in range(BATCH):
+        mixed = [*other[:row], times[row], *other[row + 1 :]]
+        close(run(mixed)[row], pure[row])
+
+
 def test_sds_is_equation_6(prior, step):
     latents = prior.encode_images(step.images)
     result = gradient(prior, step, latents, "sds")

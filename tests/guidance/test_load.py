@@ -87,7 +87,7 @@ def test_damaged_weights_are_named(folder, name, damage):
         "scheduler/scheduler_config.json",
     ],
 )
-@pytest.mark.parametrize("damage", ["{", "", "\x00\xff", None])
+@pytest.mark.parametrize("damage", ["{", "", "\x00\xff", "{}", "[1]", "7", None])
 def test_damaged_configurations_are_named(folder, name, damage):
     file = folder / name
     if damage is None:

@@ -260,22 +260,24 @@ def test_other_prediction_types_are_refused(tmp_path):
         Prior.load(write_tiny_prior(tmp_path, prediction_type="sample"), device="cpu")
 
 
-def test_parts_that_do_not_fit_are_named(prior):
-    parts = {
-        "unet": prior.unet,
-        "text_encoder": prior.text_encoder,
-        "tokenizer": prior.tokenizer,
-        "scheduler_config": {},
-    }
-    wrong = SimpleNamespace(**{**prior.controlnet.config, "cross_attention_dim": 99})
-    control = prior.controlnet
-    original = type(control).config
-    try:
-        type(control).config = property(lambda self: wrong)
-        with pytest.raises(UserError, match=r"ControlNet \(text width\) is 99"):
-            Prior(controlnet=control, name="odd", **parts)
-    finally:
-        type(control).config = original
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("controlnet", "cross_attention_dim", 99, "ControlNet's text width is 99, not 16"),
+        ("controlnet", "in_channels", 4, "ControlNet's number of channels is 4, not 3"),
+        ("controlnet", "block_out_channels", (8, 8), "ControlNet's list of widths"),
+        ("unet", "out_channels", 6, "UNet's number of output channels is 6, not 3"),
+        ("unet", "addition_embed_type", "text_time", "Stable Diffusion XL"),
+        ("unet", "sample_size", (16, 24), "only square ones"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(prior, monkeypatch, part, field, value, message):
+    network = getattr(prior, part)
+    wrong = SimpleNamespace(**{**dict(network.config), field: value})
+    changed = type("Changed", (type(network),), {"config": property(lambda self: wrong)})
+    monkeypatch.setattr(network, "__class__", changed)
+    with pytest.raises(UserError, match=message):
+        Prior(prior.unet, prior.controlnet, prior.text_encoder, prior.tokenizer, {"num_train_timesteps": 1000})
 
 
 @pytest.mark.cuda
