@@ -2,22 +2,117 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 from scipy import sparse
 
-from ..avatar.archive import read_archive
+from ..avatar.archive import read_archive, write_archive
 from ..errors import UserError
 from . import restricted_pickle
 from .arrays import JOINT_NAMES, JOINT_PARENTS, Controls, HeadArrays, Landmarks
+from .default_head import default_head
+from .registration import register
 from .surface import components, cylindrical_uv
+from .transfer import Transfer
 
 IDENTITIES, EXPRESSIONS = 300, 100  # the published files' split of shapedirs; any other is found from the numbers
 _REQUIRED = ("v_template", "f", "shapedirs", "J_regressor", "weights", "kintree_table")
 _WHERE = "Get it from https://flame.is.tue.mpg.de."
+
+
+def load_flame(
+    path: str | os.PathLike[str],
+    landmark_embedding: str | os.PathLike[str] | None = None,
+    expression_count: int | None = None,
+    cache_dir: Path | None = None,
+) -> HeadArrays:
+    """A FLAME file as a complete head: ``read_flame`` plus landmarks, regions and ARKit's 52 controls.
+
+    These come from the default head, registered to the file's template (``registration``, ``transfer``). Landmarks that
+    the user's ``landmark_embedding`` (MediaPipe's, for FLAME) has are taken from it. Registration takes some 20 s and
+    is kept in ``cache_dir`` (default: the user's cache folder) by the file's hash.
+
+    Raises ``UserError`` as ``read_flame`` and ``read_landmark_embedding`` do, or if the default head cannot be built.
+    """
+    path = Path(path)
+    head = read_flame(path, expression_count)
+    own = read_landmark_embedding(landmark_embedding, len(head.triangles)) if landmark_embedding is not None else None
+    source = default_head(cache_dir)
+    folder = Path(cache_dir) if cache_dir is not None else Path(platformdirs.user_cache_dir("headstudio"))
+    cached = folder / f"flame-{_cache_key(path, source)}-{len(head.expression)}.npz"
+    try:
+        head = _from_cache(head, cached)
+    except (UserError, ValueError, KeyError):  # missing or damaged: made anew
+        transfer = Transfer(source, register(source, head), head)
+        head = replace(
+            head,
+            controls=transfer.controls(),
+            landmarks=transfer.landmarks(),
+            region=transfer.regions(),
+            region_names=source.region_names,
+        )
+        with contextlib.suppress(UserError, OSError):  # a cache that cannot be written only costs time
+            folder.mkdir(parents=True, exist_ok=True)
+            _to_cache(head, cached)
+    return head if own is None else replace(head, landmarks=_merge(own, head.landmarks))
+
+
+def _cache_key(path: Path, source: HeadArrays) -> str:
+    """Changes with the file, with the default head, and with the sources that register one to the other."""
+    digest = hashlib.sha256(path.read_bytes())
+    for name in ("registration.py", "transfer.py", "surface.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    for record in (source, source.controls, source.landmarks):
+        for item in fields(record):
+            value = getattr(record, item.name)
+            digest.update(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else item.name.encode())
+    return digest.hexdigest()[:16]
+
+
+def _to_cache(head: HeadArrays, path: Path) -> None:
+    names = {"control_names": head.controls.names, "region_names": head.region_names}
+    write_archive(
+        path,
+        {
+            **{name: np.array(value) for name, value in names.items()},
+            "to_expression": head.controls.to_expression,
+            "to_joints": head.controls.to_joints,
+            "indices": head.landmarks.indices,
+            "triangles": head.landmarks.triangles,
+            "barycentric": head.landmarks.barycentric,
+            "region": head.region,
+        },
+    )
+
+
+def _from_cache(head: HeadArrays, path: Path) -> HeadArrays:
+    table = read_archive(path, "cached head")
+    return replace(
+        head,
+        controls=Controls(tuple(table["control_names"].tolist()), table["to_expression"], table["to_joints"]),
+        landmarks=Landmarks(table["indices"], table["triangles"], table["barycentric"]),
+        region=table["region"],
+        region_names=tuple(table["region_names"].tolist()),
+    )
+
+
+def _merge(first: Landmarks, second: Landmarks) -> Landmarks:
+    """All of ``first``, and those of ``second`` that it lacks, in the order of MediaPipe's indices."""
+    keep = ~np.isin(second.indices, first.indices)
+    indices = np.concatenate([first.indices, second.indices[keep]])
+    order = np.argsort(indices, kind="stable")
+    return Landmarks(
+        indices[order],
+        np.concatenate([first.triangles, second.triangles[keep]])[order],
+        np.concatenate([first.barycentric, second.barycentric[keep]])[order],
+    )
 
 
 def read_flame(path: str | os.PathLike[str], expression_count: int | None = None) -> HeadArrays:

@@ -1,11 +1,10 @@
-"""Geometry of triangle meshes on numpy arrays: connected parts, areas, normals, boundary loops, closest points, UV."""
+"""Geometry of triangle meshes on numpy arrays: connected parts, areas, normals, borders, closest points, UV."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
-from scipy.spatial import cKDTree
 
 _SEAM = 0.04  # how far a UV goes beyond its seam, in turns
 
@@ -46,20 +45,11 @@ def vertex_areas(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return sum(np.bincount(triangles[:, k], area, len(vertices)) for k in range(3))
 
 
-def boundary_loops(triangles: np.ndarray) -> list[np.ndarray]:
-    """Vertices of each closed chain of edges that belong to one triangle only, in order; the longest first."""
+def boundary_edges(triangles: np.ndarray) -> np.ndarray:
+    """Edges [B, 2] that belong to one triangle only, in that triangle's direction."""
     edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
     _, inverse, count = np.unique(np.sort(edges, 1), axis=0, return_inverse=True, return_counts=True)
-    following = {int(a): int(b) for a, b in edges[count[inverse.ravel()] == 1]}
-    loops = []
-    while following:
-        start, current = following.popitem()
-        loop = [start]
-        while current in following:
-            loop.append(current)
-            current = following.pop(current)
-        loops.append(np.array(loop))
-    return sorted(loops, key=len, reverse=True)
+    return edges[count[inverse.ravel()] == 1]
 
 
 def closest_on_triangles(
@@ -94,38 +84,6 @@ def closest_on_triangles(
 
 def _squared(barycentric: np.ndarray, corners: np.ndarray, p: np.ndarray) -> np.ndarray:
     return ((np.einsum("pkc,pkcx->pkx", barycentric, corners) - p) ** 2).sum(-1)
-
-
-class ClosestPoints:
-    """Closest points on a mesh, optionally only where its normal agrees with the asker's."""
-
-    def __init__(self, vertices: np.ndarray, triangles: np.ndarray, neighbours: int = 24):
-        self.vertices, self.triangles = np.asarray(vertices, np.float64), triangles
-        self.corners = self.vertices[triangles]
-        normals = triangle_normals(self.vertices, triangles)
-        self.normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
-        self.tree = cKDTree(self.corners.mean(1))
-        self.neighbours = min(neighbours, len(triangles))
-
-    def __call__(
-        self,
-        points: np.ndarray,  # [P, 3]
-        normals: np.ndarray | None = None,  # [P, 3] unit; triangles facing away by over 60 degrees are passed over
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Triangles [P], barycentric coordinates [P, 3] and distances [P] in metres (infinite where none agrees)."""
-        _, candidates = self.tree.query(points, self.neighbours)
-        candidates = candidates.reshape(len(points), -1)
-        barycentric, squared = closest_on_triangles(points, self.corners[candidates])
-        if normals is not None:
-            agrees = np.einsum("pkx,px->pk", self.normals[candidates], normals) > 0.5
-            squared = np.where(agrees, squared, np.inf)
-        best = squared.argmin(1)
-        rows = np.arange(len(points))
-        return candidates[rows, best], barycentric[rows, best], np.sqrt(squared[rows, best])
-
-    def points(self, triangle: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-        """Positions [P, 3] of (triangle, barycentric)."""
-        return np.einsum("pc,pcx->px", barycentric, self.corners[triangle])
 
 
 def cylindrical_uv(
