@@ -151,6 +151,8 @@ def fit(
             density.step(step, gaussians, optimiser, triangle_frames(rest(), head.triangles), generator)
         if report is not None:
             report(step, loss.item(), len(gaussians))
+    if identity is not None:
+        identity.requires_grad_(False)
     return gaussians.requires_grad_(False)
 
 
