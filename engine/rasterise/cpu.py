@@ -115,7 +115,7 @@ class _Rasterise(torch.autograd.Function):
         workers.run(blend, _pieces(len(tile_order), TILES))
         ctx.drawn = (splats, boxes, radii, slots, entries, tile_starts, tile_order, transmittance, last)
         ctx.size = (width, height, orthographic)
-        results = tuple(torch.from_numpy(array) for array in (colour, alpha, depth, radii.reshape(views, n)))
+        results = tuple(torch.from_numpy(array) for array in (colour, alpha, depth, radii.reshape(views, n).copy()))
         ctx.mark_non_differentiable(results[3])
         return results
 

@@ -56,9 +56,9 @@ def rasterise(
     floating type), or "auto": gsplat for CUDA tensors (numba, with one warning, where its kernels cannot be loaded)
     and numba for CPU tensors.
 
-    Raises ValueError for a picture without pixels, a near plane that is not in front of a pinhole camera, or tensors
-    that the back end cannot draw; UserError if gsplat is asked for and cannot run; AssertionError, whose message is the
-    shape, for a wrong shape.
+    Raises ValueError for a picture without pixels, a batch without cameras, a near plane that is not in front of a
+    pinhole camera, or tensors that the back end cannot draw (gsplat: intrinsics that require a gradient too); UserError
+    if gsplat is asked for and cannot run; AssertionError, whose message is the shape, for a wrong shape.
     """
     if camera.width <= 0 or camera.height <= 0:
         raise ValueError(f"a picture needs at least one pixel: {camera.width} x {camera.height}")
@@ -68,6 +68,8 @@ def rasterise(
         raise ValueError(f"unknown back end {backend!r}: one of {', '.join(BACKENDS)}")
     batch, n = camera.world_to_camera.shape[:-2], len(gaussians)
     views = math.prod(batch)
+    if views == 0:
+        raise ValueError(f"no camera to draw from: a batch of shape {tuple(batch)}")
     like = gaussians.means
     background = like.new_zeros(3) if background is None else background.to(like)
     assert background.shape[-1:] == (3,), background.shape

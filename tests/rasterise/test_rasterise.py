@@ -69,6 +69,8 @@ def test_unknown_back_ends_and_near_planes_are_refused():
     gaussians, camera = gaussians_of(1, 0, seed=0), camera_of(0, (4, 4))
     with pytest.raises(ValueError, match="one of auto, numba"):
         rasterise(gaussians, camera, backend="opengl")
+    with pytest.raises(ValueError, match="no camera"):
+        rasterise(gaussians, camera_of(0, (4, 4), (0,)))
     with pytest.raises(ValueError, match="near plane"):
         rasterise(gaussians, replace(camera, near=0.0))
 
