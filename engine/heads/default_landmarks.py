@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import Landmarks
 from .default_contacts import halves
 from .default_mesh import EYE_LEFT, EYE_RIGHT, HeadMesh
-from .default_regions import LID_MARGIN, LIP_BORDER, LIP_CONTACT
+from .default_regions import LID_MARGIN, LIP_BORDER, LIP_LINE
 
 # MediaPipe's index on the left and on the right, and where along the curve the point sits: its x as a fraction of
 # the way from one end (0) to the other (1).
@@ -32,15 +32,16 @@ BROWS = (
     (300, 70, 0.540, 7.660), (293, 63, 0.472, 7.705), (334, 105, 0.380, 7.734), (296, 66, 0.270, 7.748),
     (336, 107, 0.135, 7.755),
 )  # fmt: skip
-# oval: (left, right, x, y, z): the nearest point of the skin
+# oval: (left, right, x, y, z): the nearest point of the skin. At the chin it stays on the front, so that it is still
+# seen when the jaw opens.
 OVAL = (
-    (10, 10, 0.0, 8.05, 1.40), (338, 109, 0.180, 8.045, 1.37), (297, 67, 0.335, 8.02, 1.30),
-    (332, 103, 0.485, 7.97, 1.18), (284, 54, 0.590, 7.89, 1.02), (251, 21, 0.650, 7.78, 0.88),
-    (389, 162, 0.680, 7.65, 0.78), (356, 127, 0.690, 7.48, 0.72), (454, 234, 0.690, 7.31, 0.70),
-    (323, 93, 0.680, 7.14, 0.70), (361, 132, 0.660, 6.97, 0.72), (288, 58, 0.610, 6.79, 0.78),
-    (397, 172, 0.550, 6.66, 0.86), (365, 136, 0.470, 6.57, 0.95), (379, 150, 0.380, 6.50, 1.07),
-    (378, 149, 0.300, 6.455, 1.16), (400, 176, 0.215, 6.43, 1.24), (377, 148, 0.120, 6.42, 1.29),
-    (152, 152, 0.0, 6.42, 1.30),
+    (10, 10, 0.0, 8.05, 1.40), (338, 109, 0.180, 8.045, 1.37), (297, 67, 0.335, 8.01, 1.30),
+    (332, 103, 0.475, 7.94, 1.19), (284, 54, 0.580, 7.84, 1.03), (251, 21, 0.645, 7.74, 0.89),
+    (389, 162, 0.680, 7.62, 0.78), (356, 127, 0.690, 7.47, 0.73), (454, 234, 0.690, 7.31, 0.71),
+    (323, 93, 0.680, 7.14, 0.72), (361, 132, 0.660, 6.98, 0.76), (288, 58, 0.610, 6.82, 0.86),
+    (397, 172, 0.550, 6.70, 0.97), (365, 136, 0.470, 6.61, 1.09), (379, 150, 0.380, 6.54, 1.20),
+    (378, 149, 0.295, 6.495, 1.29), (400, 176, 0.205, 6.465, 1.35), (377, 148, 0.110, 6.452, 1.38),
+    (152, 152, 0.0, 6.450, 1.39),
 )  # fmt: skip
 IRISES = ((473, EYE_LEFT), (468, EYE_RIGHT))
 
@@ -123,7 +124,7 @@ def build_landmarks(mesh: HeadMesh, region: np.ndarray, region_names: tuple[str,
     table.along(lower, LOWER_LID)
     for edge, corners, top, bottom in (
         (LIP_BORDER, LIP_CORNERS[0], LIP_OUTER_TOP, LIP_OUTER_BOTTOM),
-        (LIP_CONTACT, LIP_CORNERS[1], LIP_INNER_TOP, LIP_INNER_BOTTOM),
+        (LIP_LINE, LIP_CORNERS[1], LIP_INNER_TOP, LIP_INNER_BOTTOM),
     ):
         upper, lower = halves(mesh, mesh.loop(edge))
         upper, lower = ([v for v in chain if mesh.neutral[v, 0] > -1e-6] for chain in (upper, lower))

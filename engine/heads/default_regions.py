@@ -18,6 +18,7 @@ LID_MARGIN = (13352, 13353)
 LID_OUTSIDE = (6888, 6889)  # the crease between lid and brow, the upper end of the lower lid
 LIP_INSIDE = (541, 545)  # behind the closed lips
 LIP_CONTACT = (420, 436)  # where the closed lips meet
+LIP_LINE = (418, 433)  # the last of the lips that is seen when they are closed
 LIP_BORDER = (402, 3737)  # edge of the vermilion
 EAR_ROOT = (12344, 12346)  # where the ear leaves the head
 MOUTH_BACK, SOCKET_BACK, EAR_TIP = 710, 8011, 12038  # vertices that these loops enclose

@@ -71,7 +71,7 @@ PRESETS: dict[str, dict[str, float]] = {
     "open mouth": _both(jawOpen=0.8),
     # visemes, by the sounds they show; "sil" is silence
     "viseme sil": {},
-    "viseme PP": _both(mouthPress=0.55, mouthRollLower=0.35, mouthRollUpper=0.35),
+    "viseme PP": _both(mouthPress=0.4, mouthRollLower=0.15, mouthShrugLower=0.35),
     "viseme FF": _both(jawOpen=0.08, mouthRollLower=0.6, mouthUpperUp=0.3, mouthShrugUpper=0.15),
     "viseme TH": _both(jawOpen=0.18, tongueOut=0.3, mouthLowerDown=0.2, mouthUpperUp=0.1),
     "viseme DD": _both(jawOpen=0.14, mouthUpperUp=0.15, mouthLowerDown=0.3, mouthStretch=0.1),
