@@ -93,7 +93,7 @@ class DensityControl:
         gaussians: RiggedGaussians,
         optimiser: torch.optim.Optimizer,
         frames: TriangleFrames,  # of the head at rest
-        generator: torch.Generator | None,
+        generator: torch.Generator,
     ) -> DensityChange | None:
         """Densifies and prunes ``gaussians`` and ``optimiser`` in place if it is time to; says what was done."""
         if not self.due(step):
@@ -121,7 +121,7 @@ class DensityControl:
         gaussians: RiggedGaussians,
         optimiser: torch.optim.Optimizer,
         frames: TriangleFrames,
-        generator: torch.Generator | None,
+        generator: torch.Generator,
     ) -> tuple[int, int]:
         room = self.settings.limit - len(gaussians)
         if self._gradient is None or self._seen is None or room <= 0:
@@ -140,7 +140,7 @@ class DensityControl:
         if len(children):
             last = slice(len(gaussians) - len(children), None)
             scales = gaussians.log_scales[last].exp()
-            noise = torch.randn(scales.shape, generator=generator, device=generator.device if generator else "cpu")
+            noise = torch.randn(scales.shape, generator=generator, device=generator.device)
             gaussians.offsets[last] += _rotate(gaussians.quats[last], scales * noise.to(scales))
             gaussians.log_scales[last] = (scales / self.settings.shrink).log()
         self._gradient, self._seen = None, None

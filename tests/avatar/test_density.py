@@ -60,7 +60,7 @@ def test_nothing_happens_off_schedule(setting):
     gaussians, optimiser, frames = setting
     control = DensityControl(DensitySettings(), 10_000, UNIT)
     pull(control, len(gaussians), [1])
-    assert control.step(601, gaussians, optimiser, frames, None) is None
+    assert control.step(601, gaussians, optimiser, frames, torch.Generator()) is None
 
 
 def test_gradients_are_normalised_per_picture_and_averaged_over_the_pictures_that_show_a_gaussian():
@@ -90,7 +90,7 @@ def test_small_gaussians_are_cloned_with_their_triangle(setting):
     k = len(gaussians)
     control = DensityControl(EVERY_STEP, 10, UNIT)
     pull(control, k, [5, 17])
-    assert control.step(1, gaussians, optimiser, frames, None) == (2, 0, 0)
+    assert control.step(1, gaussians, optimiser, frames, torch.Generator()) == (2, 0, 0)
     assert len(gaussians) == k + 2
     assert torch.equal(gaussians.triangle, torch.cat([triangle, triangle[[5, 17]]]))
     for name, p in gaussians.parameters().items():
@@ -161,10 +161,10 @@ def test_limit_takes_the_strongest_first(setting):
     gradient = torch.zeros(1, k, 2)
     gradient[0, 10:20, 0] = torch.arange(1, 11.0)
     control.observe(gradient, torch.ones(1, k, dtype=torch.bool))
-    assert control.step(1, gaussians, optimiser, frames, None) == (3, 0, 0)
+    assert control.step(1, gaussians, optimiser, frames, torch.Generator()) == (3, 0, 0)
     torch.testing.assert_close(gaussians.opacity_logits[-3:].detach(), torch.tensor([17, 18, 19]) * 1e-3)
     pull(control, k + 3, [1])
-    assert control.step(1, gaussians, optimiser, frames, None) == (0, 0, 0)
+    assert control.step(1, gaussians, optimiser, frames, torch.Generator()) == (0, 0, 0)
 
 
 def test_prune_removes_the_faint_and_the_outsized_but_never_the_last_of_a_triangle(setting):
@@ -180,7 +180,7 @@ def test_prune_removes_the_faint_and_the_outsized_but_never_the_last_of_a_triang
         gaussians.log_scales[rows[3], 0] = (0.13 * UNIT / size[rows[3], 0]).log()  # one of three stays
     triangles, k = set(gaussians.triangle.tolist()), len(gaussians)
     control = DensityControl(EVERY_STEP, 10, UNIT)
-    assert control.step(5, gaussians, optimiser, frames, None).pruned == 6
+    assert control.step(5, gaussians, optimiser, frames, torch.Generator()).pruned == 6
     assert len(gaussians) == k - 6
     assert set(gaussians.triangle.tolist()) == triangles
     left = gaussians.opacity_logits[gaussians.triangle == 1]
@@ -195,7 +195,7 @@ def test_everything_faint_still_leaves_one_per_triangle(setting):
     with torch.no_grad():
         gaussians.opacity_logits.fill_(-9.0)
     control = DensityControl(EVERY_STEP, 10, UNIT)
-    control.step(5, gaussians, optimiser, frames, None)
+    control.step(5, gaussians, optimiser, frames, torch.Generator())
     assert gaussians.triangle.tolist() == list(range(frames.area.shape[0]))
 
 
