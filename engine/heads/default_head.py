@@ -67,19 +67,22 @@ def _cache_key() -> str:
 
 
 class Sources:
-    """The parsed files: base mesh, mirror table, targets. Reads each target once."""
+    """The parsed files: base mesh, mirror table, targets."""
 
     def __init__(self, assets: Assets):
         self.assets = assets
         self.base = parse_mesh(assets.read("mpfb2/3dobjs/base.obj"))
         self.mirror = parse_mirror(assets.read("mpfb2/mesh_metadata/hm08.mirror"), len(self.base.vertices))
-        self._targets: dict[str, np.ndarray] = {}
+        self._macros: dict[str, np.ndarray] = {}  # used several times each; the others once
 
     def target(self, name: str) -> np.ndarray:
         """Displacement [V, 3] of the base mesh."""
-        if name not in self._targets:
-            self._targets[name] = parse_target(self.assets.read(name), len(self.base.vertices))
-        return self._targets[name]
+        if name in self._macros:
+            return self._macros[name]
+        field = parse_target(self.assets.read(name), len(self.base.vertices))
+        if name.startswith(_MACROS):
+            self._macros[name] = field
+        return field
 
     def body(self, sex: str, age: str = "young", people: str = "caucasian", build: str = AVERAGE) -> np.ndarray:
         """MakeHuman's macro targets for a kind of person [V, 3]: people and build are independent layers."""

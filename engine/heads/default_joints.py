@@ -35,10 +35,9 @@ class Jaw:
 def joint_regressor(mesh: HeadMesh) -> np.ndarray:
     """Rows [J, N] over nearby vertices that put the joints of the neutral head exactly where they belong.
 
-    The root is the middle of the neck's cut; the neck is
-    MakeHuman's; the eyes are the middles of their eyeballs, so that they turn in place; the jaw is the hinge, held by
-    the skin around it. Every row is the flattest (least-norm) one, so that a joint follows identity like the mean of
-    its support.
+    The root is the middle of the neck's cut; the neck is MakeHuman's; the eyes are the middles of their eyeballs, so
+    that they turn in place; the jaw is the hinge, held by the skin around it. Every row is the flattest (least-norm)
+    one, so that a joint follows identity like the mean of its support.
     """
     points = mesh.neutral
     rows = np.zeros((len(JOINT_NAMES), len(points)))
@@ -64,7 +63,7 @@ def solve_jaw(mesh: HeadMesh, opening: np.ndarray) -> Jaw:
     """Weights for which the hinge's turn by ``JAW_ANGLE`` comes nearest to the displacement ``opening`` [N, 3].
 
     What is left goes into the pose corrective, so the joint alone reproduces ``opening`` exactly. Lower teeth and
-    tongue are bone: they turn rigidly.
+    tongue hang on the jaw alone.
     """
     rotation = rotation_matrices(np.array([JAW_ANGLE, 0, 0]))
     arm = mesh.neutral - HINGE

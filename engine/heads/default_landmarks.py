@@ -25,7 +25,7 @@ LIP_OUTER_BOTTOM = ((17, 17, 0.0), (314, 84, 0.28), (405, 181, 0.54), (321, 91, 
 LIP_INNER_TOP = ((13, 13, 0.0), (312, 82, 0.25), (311, 81, 0.48), (310, 80, 0.69), (415, 191, 0.87))
 LIP_INNER_BOTTOM = ((14, 14, 0.0), (317, 87, 0.26), (402, 178, 0.50), (318, 88, 0.71), (324, 95, 0.87))
 LIP_CORNERS = ((291, 61), (308, 78))  # outer, inner
-# brows and oval: (left, right, x, y); the point is the foremost of the skin there
+# brows: (left, right, x, y); the point is the foremost of the skin there
 BROWS = (
     (276, 46, 0.520, 7.628), (283, 53, 0.450, 7.660), (282, 52, 0.365, 7.684), (295, 65, 0.262, 7.692),
     (285, 55, 0.130, 7.684),
@@ -43,6 +43,7 @@ OVAL = (
     (378, 149, 0.295, 6.495, 1.29), (400, 176, 0.205, 6.465, 1.35), (377, 148, 0.110, 6.452, 1.38),
     (152, 152, 0.0, 6.450, 1.39),
 )  # fmt: skip
+HIDDEN = ("socket", "mouth", "ear")  # parts of the skin that hold no landmark
 IRISES = ((473, EYE_LEFT), (468, EYE_RIGHT))
 
 
@@ -94,7 +95,7 @@ class _Table:
         corners = self.mesh.neutral[self.mesh.triangles[rows]]
         weights = closest_barycentric(corners, target)
         if left == right:
-            weights = weights * middle + 1e-9 * middle
+            weights = weights * middle + 1e-9 * middle  # a share for each, so that the sum is never zero
             weights /= weights.sum(1, keepdims=True)
         distance = np.linalg.norm(np.einsum("mk,mkc->mc", weights, corners) - target, axis=1)
         best = int(np.argmin(distance))
@@ -115,8 +116,8 @@ class _Table:
 
 def build_landmarks(mesh: HeadMesh, region: np.ndarray, region_names: tuple[str, ...]) -> Landmarks:
     """The table of all groups that the condition image draws (see ``condition/``), for ``region`` [M]."""
-    inner = [region_names.index(n) for n in region_names if n.split("_")[0] in INNER_PARTS]
-    skin = (mesh.groups == "body") & ~np.isin(region, inner)
+    hidden = [region_names.index(n) for n in region_names if n.split("_")[0] in HIDDEN]
+    skin = (mesh.groups == "body") & ~np.isin(region, hidden)
     table = _Table(mesh, skin)
 
     upper, lower = (chain[::-1] for chain in halves(mesh, mesh.loop(LID_MARGIN)))  # from the outer corner
@@ -142,9 +143,6 @@ def build_landmarks(mesh: HeadMesh, region: np.ndarray, region_names: tuple[str,
     return Landmarks(np.array(indices, np.int32), np.array(rows, np.int32), np.array(weights, np.float32))
 
 
-INNER_PARTS = ("socket", "mouth", "teeth", "tongue", "eyeball", "iris", "pupil", "ear")
-
-
 def closest_barycentric(corners: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Barycentric coordinates [M, 3] of the point nearest to ``point`` [3] on each triangle ``corners`` [M, 3, 3]."""
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
@@ -154,9 +152,8 @@ def closest_barycentric(corners: np.ndarray, point: np.ndarray) -> np.ndarray:
     area = np.maximum(d00 * d11 - d01 * d01, 1e-30)
     v, w = (d11 * d20 - d01 * d21) / area, (d00 * d21 - d01 * d20) / area
     plane = np.stack([1 - v - w, v, w], 1)
-    best, distance = plane, np.where((plane >= 0).all(1), 0.0, np.inf)
     offset = np.einsum("mk,mkc->mc", plane, corners) - point
-    distance = np.where(np.isfinite(distance), (offset**2).sum(1), np.inf)
+    best, distance = plane, np.where((plane >= 0).all(1), (offset**2).sum(1), np.inf)
     for i, j in ((0, 1), (1, 2), (2, 0)):
         edge = corners[:, j] - corners[:, i]
         t = np.clip(((point - corners[:, i]) * edge).sum(1) / np.maximum((edge**2).sum(1), 1e-30), 0, 1)
