@@ -13,85 +13,34 @@ import os
 import struct
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from ..errors import UserError
+from .pickled_data import (
+    CALLS,
+    LABELS,
+    Budget,
+    DamagedError,
+    Label,
+    PickledArray,
+    PickledDtype,
+    PickledObject,
+    PickledSet,
+    RefusedError,
+    new_object,
+    numpy_array,
+    readable,
+    sparse_matrix,
+)
 
 MAX_BYTES = 1 << 30  # of the file; FLAME's are about 50 MB
 MAX_INSTRUCTIONS = 1_000_000
 MAX_DEPTH = 50  # of containers within containers
 
-_NUMPY_CORES = ("numpy.core", "numpy._core")
-_SPARSE_KINDS = ("csc", "csr", "coo")
-
-# (module, name) as the file spells it -> our label
-_LABELS: dict[tuple[str, str], str] = {
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): "dtype",
-    ("_codecs", "encode"): "encode",  # how Python 3 writes bytes in protocols 0 to 2
-    ("copy_reg", "_reconstructor"): "reconstructor",
-    ("copyreg", "_reconstructor"): "reconstructor",
-    ("chumpy.ch", "Ch"): "chumpy",
-    ("chumpy", "Ch"): "chumpy",
-}
-for _core in _NUMPY_CORES:
-    _LABELS[f"{_core}.multiarray", "_reconstruct"] = "array"
-    _LABELS[f"{_core}.multiarray", "scalar"] = "scalar"
-    _LABELS[f"{_core}.numeric", "_frombuffer"] = "frombuffer"
-for _builtins in ("__builtin__", "builtins"):
-    for _name in ("object", "set", "frozenset", "bytes", "bytearray"):
-        _LABELS[_builtins, _name] = _name
-for _kind in _SPARSE_KINDS:
-    for _module in (f"scipy.sparse.{_kind}", f"scipy.sparse._{_kind}", "scipy.sparse"):
-        for _form in ("matrix", "array"):
-            _LABELS[_module, f"{_kind}_{_form}"] = _kind
-_CLASSES = frozenset((*_SPARSE_KINDS, "chumpy"))
-
-
-class _RefusedError(Exception):
-    """The file asks for something that data does not need."""
-
-
-class _DamagedError(Exception):
-    """The file is no pickle, or not all of one."""
-
-
-_FAULTS = (_DamagedError, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError, struct.error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Label:
-    kind: str
-
-
-@dataclass(slots=True)
-class _Dtype:
-    spec: str
-    order: str = "|"
-
-
-@dataclass(slots=True)
-class _Array:
-    """An array that waits for its state."""
-
-    state: tuple | None = None  # (shape, dtype, fortran, raw)
-
-
-@dataclass(slots=True)
-class _Object:
-    """An instance of one of ``_CLASSES``: a dictionary with a label."""
-
-    kind: str
-    state: dict = field(default_factory=dict)
-
-
-class _Set(list):
-    """The members of a set, which need not be hashable here."""
+_FAULTS = (DamagedError, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError, struct.error)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -117,21 +66,16 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         machine = _Machine(data)
         result = machine.resolve(machine.run())
-    except _RefusedError as error:
+    except RefusedError as error:
         raise UserError(
             f"{path} was not loaded: it asks for {error}, which no head file needs. "
             "It may be harmful; take the file from its publisher."
         ) from error
     except _FAULTS as error:
-        raise UserError(f"{path} is damaged or not a pickle ({_readable(error)}). Download it again.") from error
+        raise UserError(f"{path} is damaged or not a pickle ({readable(error)}). Download it again.") from error
     if not isinstance(result, dict):
         raise UserError(f"{path} holds no table of arrays, so it is not a head file.")
     return result
-
-
-def _readable(value: object) -> str:
-    """Text from a file, made safe and short enough for a message."""
-    return str(value)[:120].encode("unicode_escape").decode() or type(value).__name__
 
 
 class _Machine:
@@ -143,8 +87,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        # A shared string may be turned into bytes and arrays again and again: bound what that may cost.
-        self.bytes_left = 4 * len(data) + (1 << 16)
+        self.budget = Budget(4 * len(data) + (1 << 16))
 
     def run(self) -> Any:
         for _ in range(MAX_INSTRUCTIONS):
@@ -154,23 +97,23 @@ class _Machine:
             instruction = _INSTRUCTIONS.get(opcode)
             if instruction is None:
                 if opcode in _REFUSED:
-                    raise _RefusedError(_REFUSED[opcode])
-                raise _DamagedError(f"byte {self.position - 1} is no instruction")
+                    raise RefusedError(_REFUSED[opcode])
+                raise DamagedError(f"byte {self.position - 1} is no instruction")
             instruction(self)
-        raise _DamagedError("it has far more instructions than a head file")
+        raise DamagedError("it has far more instructions than a head file")
 
     # Reading
 
     def take(self, count: int) -> bytes:
         if count < 0 or count > len(self.data) - self.position:
-            raise _DamagedError("it ends too early")
+            raise DamagedError("it ends too early")
         self.position += count
         return self.data[self.position - count : self.position]
 
     def line(self) -> bytes:
         end = self.data.find(b"\n", self.position)
         if end < 0:
-            raise _DamagedError("it ends too early")
+            raise DamagedError("it ends too early")
         return self.take(end + 1 - self.position)[:-1]
 
     def number(self, layout: str) -> int:
@@ -199,7 +142,7 @@ class _Machine:
 
     def remember(self, index: int) -> None:
         if index < 0:
-            raise _DamagedError("a negative memo index")
+            raise DamagedError("a negative memo index")
         self.memo[index] = self.stack[-1]
 
     # Containers
@@ -207,16 +150,16 @@ class _Machine:
     def extend(self, kind: type[list], items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not kind:
-            raise _DamagedError(f"items for what is no {kind.__name__.strip('_').lower()}")
+            raise DamagedError(f"items for what is no {'list' if kind is list else 'set'}")
         target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise _DamagedError("keys and values for what is no dictionary")
+            raise DamagedError("keys and values for what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | bytes | int | float | None):
-                raise _DamagedError("a dictionary's key is no text or number")
+                raise DamagedError("a dictionary's key is no text or number")
             target[key] = value
 
     def push_dict(self, items: list[Any]) -> None:
@@ -226,52 +169,47 @@ class _Machine:
     # Labels
 
     def find(self, module: str, name: str) -> None:
-        label = _LABELS.get((module, name))
+        label = LABELS.get((module, name))
         if label is None:
-            raise _RefusedError(_readable(f"{module}.{name}"))
-        self.push(_Label(label))
+            raise RefusedError(readable(f"{module}.{name}"))
+        self.push(Label(label))
 
     def stack_find(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
-            raise _DamagedError("a class name that is no text")
+            raise DamagedError("a class name that is no text")
         self.find(module, name)
 
     def call(self) -> None:
         arguments, label = self.stack.pop(), self.stack.pop()
-        if type(label) is not _Label or type(arguments) is not tuple:
-            raise _RefusedError(f"a call of {'an object' if type(label) is not _Label else label.kind}")
-        function = _CALLS.get(label.kind)
+        if type(label) is not Label or type(arguments) is not tuple:
+            raise RefusedError(f"a call of {'an object' if type(label) is not Label else label.kind}")
+        function = CALLS.get(label.kind)
         if function is None:
-            raise _RefusedError(f"a call of {label.kind}")
-        self.push(function(self, *arguments))
+            raise RefusedError(f"a call of {label.kind}")
+        self.push(function(self.budget, *arguments))
 
     def new_object(self, keywords: bool) -> None:
         if keywords and self.stack.pop() != {}:
-            raise _RefusedError("an object with keyword arguments")
+            raise RefusedError("an object with keyword arguments")
         arguments, label = self.stack.pop(), self.stack.pop()
-        self.push(_new(label, arguments))
+        self.push(new_object(label, arguments))
 
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        if type(target) is _Array:
+        if type(target) is PickledArray:
             # (version,) shape, dtype, fortran, raw: the version came with Python 2.2's numarray
             if type(state) is not tuple or len(state) not in (4, 5):
-                raise _DamagedError("an array without a state")
+                raise DamagedError("an array without a state")
             target.state = state[-4:]
-        elif type(target) is _Dtype:
+        elif type(target) is PickledDtype:
             if type(state) is not tuple or len(state) < 5 or any(part is not None for part in state[2:5]):
-                raise _RefusedError("an array of records")
+                raise RefusedError("an array of records")
             target.order = state[1]
-        elif type(target) is _Object and type(state) is dict:
+        elif type(target) is PickledObject and type(state) is dict:
             target.state = state
         else:
-            raise _RefusedError("a change to an object that is no array")
-
-    def spend(self, count: int) -> None:
-        self.bytes_left -= count
-        if self.bytes_left < 0:
-            raise _DamagedError("it unpacks to far more than its size")
+            raise RefusedError("a change to an object that is no array")
 
     # The finished tree
 
@@ -286,183 +224,28 @@ class _Machine:
             if id(node) in done:
                 return done[id(node)]
             if id(node) in open_ or depth > MAX_DEPTH:
-                raise _DamagedError("containers that hold themselves, or too many in each other")
+                raise DamagedError("containers that hold themselves, or too many in each other")
             open_.add(id(node))
             if type(node) is dict:
                 result = {key: walk(item, depth + 1) for key, item in node.items()}
             elif type(node) is tuple:
                 result = tuple(walk(item, depth + 1) for item in node)
-            elif type(node) in (list, _Set):
+            elif type(node) in (list, PickledSet):
                 result = [walk(item, depth + 1) for item in node]
-            elif type(node) is _Array:
-                result = self.array(node)
-            elif type(node) is _Object:
+            elif type(node) is PickledArray:
+                result = numpy_array(node, self.budget)
+            elif type(node) is PickledObject:
                 # Of a chumpy array's state only the values matter: the rest is its graph of derivatives.
                 keys = ("x",) if node.kind == "chumpy" else tuple(node.state)
                 state = {key: walk(node.state[key], depth + 1) for key in keys}
-                result = np.asarray(state["x"]) if node.kind == "chumpy" else _sparse(node.kind, state)
+                result = np.asarray(state["x"]) if node.kind == "chumpy" else sparse_matrix(node.kind, state)
             else:
-                raise _RefusedError(f"a bare {type(node).__name__.strip('_').lower()}")
+                raise RefusedError("a class or a type instead of a value")
             open_.discard(id(node))
             done[id(node)] = result
             return result
 
         return walk(value, 0)
-
-    def array(self, node: _Array) -> np.ndarray:
-        if node.state is None:
-            raise _DamagedError("an array without a state")
-        shape, dtype, fortran, raw = node.state
-        kind = _dtype(dtype)
-        shape = _shape(shape)
-        raw = self.raw(raw)
-        size = kind.itemsize
-        for side in shape:
-            size *= side
-            if side > len(raw) and len(raw):
-                raise _DamagedError("an array shorter than its shape")
-        if size != len(raw):
-            raise _DamagedError("an array that is not as long as its shape says")
-        array = np.frombuffer(raw, kind) if raw else np.empty(0, kind)
-        array = array.reshape(shape, order="F" if fortran else "C")
-        return array.astype(kind.newbyteorder("="))
-
-    def raw(self, value: Any) -> bytes:
-        if isinstance(value, str):
-            self.spend(len(value))
-            return value.encode("latin-1")
-        if isinstance(value, bytes | bytearray):
-            self.spend(len(value))
-            return bytes(value)
-        raise _RefusedError("an array of objects")
-
-
-# What a call of a label does: every argument comes from the file and is checked.
-
-
-def _dtype(value: Any) -> np.dtype:
-    if type(value) is not _Dtype:
-        raise _DamagedError("an array without a type")
-    if value.spec not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
-        raise _RefusedError(f"an array of type {_readable(value.spec)}")
-    if value.order not in ("<", ">", "|", "="):
-        raise _DamagedError("an unknown byte order")
-    return np.dtype(value.spec).newbyteorder(value.order)
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    if (
-        type(value) is not tuple
-        or len(value) > 8
-        or any(type(n) is not int and not isinstance(n, np.integer) for n in value)
-    ):
-        raise _DamagedError("a strange shape")
-    if any(n < 0 for n in value):
-        raise _DamagedError("a negative shape")
-    return tuple(int(n) for n in value)
-
-
-def _make_dtype(machine: _Machine, spec: Any, *_flags: Any) -> _Dtype:
-    if type(spec) is not str:
-        raise _RefusedError("an array of objects")
-    if spec[:1] in "<>|=":
-        return _Dtype(spec[1:], spec[:1])
-    return _Dtype(spec)
-
-
-def _make_array(machine: _Machine, subtype: Any, _shape: Any, _typecode: Any) -> _Array:
-    if subtype != _Label("ndarray"):
-        raise _RefusedError("a subclass of numpy.ndarray")
-    return _Array()
-
-
-def _make_from_buffer(machine: _Machine, raw: Any, dtype: Any, shape: Any, order: Any) -> _Array:
-    return _Array((shape, dtype, order == "F", raw))
-
-
-def _make_scalar(machine: _Machine, dtype: Any, raw: Any) -> np.generic:
-    kind, raw = _dtype(dtype), machine.raw(raw)
-    if len(raw) != kind.itemsize:
-        raise _DamagedError("a number that is not as long as its type")
-    return np.frombuffer(raw, kind)[0]
-
-
-def _encode(machine: _Machine, text: Any, encoding: Any = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _RefusedError("a text encoding")
-    return machine.raw(text)
-
-
-def _make_bytes(machine: _Machine, *arguments: Any) -> bytes:
-    # ``bytes()`` is how protocol 2 writes empty ones, ``bytearray(text, "latin-1")`` a bytearray
-    return _encode(machine, *arguments) if arguments else b""
-
-
-def _make_set(machine: _Machine, items: Any = ()) -> _Set:
-    if type(items) not in (list, tuple):
-        raise _DamagedError("a set of no list")
-    machine.spend(8 * len(items))
-    return _Set(items)
-
-
-def _new(label: Any, arguments: Any) -> _Object:
-    if type(label) is not _Label or label.kind not in _CLASSES:
-        raise _RefusedError(f"an object of {label.kind if type(label) is _Label else 'no class'}")
-    if arguments != ():
-        raise _RefusedError(f"arguments for {label.kind}")
-    return _Object(label.kind)
-
-
-def _reconstruct_object(machine: _Machine, label: Any, base: Any, state: Any) -> _Object:
-    if base != _Label("object") or state is not None:
-        raise _RefusedError("an object made of another")
-    return _new(label, ())
-
-
-_CALLS: dict[str, Callable[..., Any]] = {
-    "dtype": _make_dtype,
-    "array": _make_array,
-    "frombuffer": _make_from_buffer,
-    "scalar": _make_scalar,
-    "encode": _encode,
-    "bytes": _make_bytes,
-    "bytearray": _make_bytes,
-    "set": _make_set,
-    "frozenset": _make_set,
-    "reconstructor": _reconstruct_object,
-}
-
-
-def _sparse(kind: str, state: dict) -> sparse.spmatrix:
-    """A checked matrix: scipy's own constructor trusts some of what it is given."""
-    shape = _shape(state["_shape"])
-    if len(shape) != 2 or max(shape) >= 1 << 31:
-        raise _DamagedError("a sparse matrix with a strange shape")
-    data = state["data"]
-    if kind == "coo":
-        row, column = state["coords"] if "coords" in state else (state["row"], state["col"])
-        parts = {"row": (row, shape[0]), "column": (column, shape[1])}
-    else:
-        outer, inner = (shape[1], shape[0]) if kind == "csc" else shape
-        pointers = state["indptr"]
-        _check_indices("pointer", pointers, len(data) + 1, outer + 1)
-        if pointers[0] != 0 or pointers[-1] != len(data) or (np.diff(pointers.astype(np.int64)) < 0).any():
-            raise _DamagedError("a sparse matrix with strange pointers")
-        parts = {"index": (state["indices"], inner)}
-    if not isinstance(data, np.ndarray) or data.ndim != 1:
-        raise _DamagedError("a sparse matrix without numbers")
-    for name, (indices, limit) in parts.items():
-        _check_indices(name, indices, limit, len(data))
-    if kind == "coo":
-        return sparse.coo_matrix((data, (row, column)), shape=shape)
-    form = sparse.csc_matrix if kind == "csc" else sparse.csr_matrix
-    return form((data, state["indices"], pointers), shape=shape)
-
-
-def _check_indices(name: str, indices: Any, limit: int, count: int) -> None:
-    good = isinstance(indices, np.ndarray) and indices.dtype.kind in "iu" and indices.shape == (count,)
-    if not good or (count and (indices.min() < 0 or indices.max() >= limit)):
-        raise _DamagedError(f"a sparse matrix with a bad {name}")
 
 
 # Instructions
@@ -484,7 +267,7 @@ def _int_line(m: _Machine) -> None:
 def _string_line(m: _Machine) -> None:
     line = m.line().strip()
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[:1] != line[-1:]:
-        raise _DamagedError("a text without quotes")
+        raise DamagedError("a text without quotes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an escape that Python does not know stands for itself
         m.push(codecs.escape_decode(line[1:-1])[0].decode("latin-1"))
@@ -496,13 +279,13 @@ def _little_endian(layout: str) -> Callable[[_Machine], None]:
 
 def _protocol(m: _Machine) -> None:
     if m.number("<B") > 5:
-        raise _DamagedError("a protocol of the future")
+        raise DamagedError("a protocol of the future")
 
 
 def _tuple(count: int) -> Callable[[_Machine], None]:
     def make(m: _Machine) -> None:
         if len(m.stack) < count:
-            raise _DamagedError("a tuple of nothing")
+            raise DamagedError("a tuple of nothing")
         items = tuple(m.stack[-count:])
         del m.stack[-count:]
         m.push(items)
@@ -511,7 +294,7 @@ def _tuple(count: int) -> Callable[[_Machine], None]:
 
 
 def _instance(m: _Machine, label: Any, arguments: list[Any]) -> None:
-    m.push(_new(label, tuple(arguments)))
+    m.push(new_object(label, tuple(arguments)))
 
 
 def _inst(m: _Machine) -> None:
@@ -593,9 +376,9 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"d": lambda m: m.push_dict(m.pop_mark()),
     b"s": _one_item,
     b"u": lambda m: m.set_items(m.pop_mark()),
-    b"\x8f": lambda m: m.push(_Set()),
-    b"\x90": lambda m: m.extend(_Set, m.pop_mark()),
-    b"\x91": lambda m: m.push(_Set(m.pop_mark())),
+    b"\x8f": lambda m: m.push(PickledSet()),
+    b"\x90": lambda m: m.extend(PickledSet, m.pop_mark()),
+    b"\x91": lambda m: m.push(PickledSet(m.pop_mark())),
     # Names and objects
     b"c": lambda m: m.find(m.line().decode("latin-1"), m.line().decode("latin-1")),
     b"\x93": _Machine.stack_find,

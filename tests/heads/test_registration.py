@@ -248,10 +248,10 @@ def replace_triangles(head, triangles):
 def test_relief_does_not_depend_on_the_mesh():
     def bumpy(levels: int) -> tuple[np.ndarray, np.ndarray]:
         sphere, triangles = icosphere(levels)
-        height = 0.003 * np.exp(-(((sphere - [0, 0, 1]) / 0.12) ** 2).sum(1))
+        height = 0.003 * np.exp(-(((sphere - [0, 0, 1]) / 0.2) ** 2).sum(1))
         return sphere * (0.08 + height)[:, None], triangles
 
-    coarse, fine = bumpy(4), bumpy(5)
+    coarse, fine = bumpy(3), bumpy(4)
     # An icosphere's vertices are the first ones of the next finer icosphere
     a, b = relief(*coarse), relief(*fine)[: len(coarse[0])]
     top = coarse[0][:, 2].argmax()
@@ -293,15 +293,9 @@ def test_local_maps_recover_an_affine_map():
 def test_a_head_registers_to_itself(source):
     """A target that has a mouth cavity and sockets of its own, unlike FLAME: they must not draw the skin inside."""
     moved = registration.register(source, source)
-    skin_rows = np.unique(source.triangles[~triangles_of(source, (*registration.INNER_PARTS, "neck_cap"))])
-    distance = 1e3 * np.linalg.norm(moved - source.vertices, axis=1)[skin_rows]
-    corners = (
-        source.landmarks.barycentric[..., None]
-        * (moved - source.vertices)[source.triangles[source.landmarks.triangles]]
-    )
-    landmarks = 1e3 * np.linalg.norm(corners.sum(1), axis=1)
-    print(f"vertices: mean {distance.mean():.2f} mm, 99 of 100 below {np.percentile(distance, 99):.2f} mm")
-    print(f"landmarks: mean {landmarks.mean():.2f} mm, largest {landmarks.max():.2f} mm")
-    assert distance.mean() < 1
-    assert np.percentile(distance, 99) < 4
-    assert landmarks.mean() < 1
+    # The neck's end is closed here and open in FLAME, so it is no border and pulls.
+    outside = source.triangles[~triangles_of(source, (*registration.INNER_PARTS, "neck"))]
+    distance = 1e3 * np.linalg.norm(moved - source.vertices, axis=1)[np.unique(outside)]
+    print(f"vertices above the neck: mean {distance.mean():.2f} mm, largest {distance.max():.2f} mm")
+    assert distance.mean() < 0.5
+    assert distance.max() < 4
