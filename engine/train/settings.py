@@ -220,11 +220,11 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
         ),
     ),
     "standard": (
-        "an hour or less on one GPU, with a Stable-Diffusion-class prior",
+        "one GPU with a Stable-Diffusion-class prior: half the paper's steps, pictures and resolution",
         TrainSettings(steps=5_000, views=4, render_size=512, splats_per_triangle=6),
     ),
     "paper": (
-        "the paper's numbers: about two hours on a 48 GB GPU",
+        "the paper's numbers, for which its authors report two hours on a 48 GB GPU",
         TrainSettings(),
     ),
 }
