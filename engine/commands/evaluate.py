@@ -35,12 +35,11 @@ def run(
     if out:
         check_parent(out)
     where = choose_device(device)
-    figures = []
-    for given in avatars:
-        path = find_avatar(given)
-        figures.append(
-            {"avatar": str(path), **evaluate(load_avatar(path), where), "seconds": training_seconds(path.parent)}
-        )
+    loaded = {path: load_avatar(path) for path in map(find_avatar, avatars)}  # all of them before the first is measured
+    figures = [
+        {"avatar": str(path), **evaluate(avatar, where), "seconds": training_seconds(path.parent)}
+        for path, avatar in loaded.items()
+    ]
     text = json.dumps(figures, indent=1) + "\n"
     if out:
         with atomic_write(out) as file:

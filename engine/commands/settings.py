@@ -26,8 +26,11 @@ def run(
     for name, sentence in settings_help().items():
         value = values[name]
         if isinstance(value, dict):  # the cameras' ranges, which no option changes
-            value = "; ".join(f"{key} {low:g} to {high:g}" for key, (low, high) in value.items())
-        elif isinstance(value, tuple):
-            value = ",".join(str(part) for part in value)
-        print(textwrap.fill(f"{name}={value}", 100, subsequent_indent="  "))
+            value = "; ".join(f"{key} {_plain(part)}" for key, part in value.items())
+        print(textwrap.fill(f"{name}={_plain(value)}", 100, subsequent_indent="  "))
         print(textwrap.indent(textwrap.fill(sentence, 96), "    "))
+
+
+def _plain(value: object) -> str:
+    """As ``--setting`` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

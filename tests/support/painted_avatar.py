@@ -30,8 +30,8 @@ def painted_avatar(
 ) -> Avatar:
     """Regions without a colour have that of fair skin."""
     head = head or shared_default_head()
-    vertices = torch.as_tensor(head.vertices)
-    triangles = torch.as_tensor(head.triangles, dtype=torch.int64)
+    vertices = torch.tensor(head.vertices)
+    triangles = torch.tensor(head.triangles, dtype=torch.int64)
     splats = super_dense(vertices, triangles, per_triangle, opacity, generator=torch.Generator().manual_seed(0))
     table = np.array([colour_of(name, colours) for name in head.region_names]) / 255
     colour = torch.as_tensor(table[head.region][splats.triangle.numpy()], dtype=torch.float32)
