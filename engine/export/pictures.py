@@ -34,7 +34,7 @@ class Stage:
         # A hat reaches beyond the head, a stray splat reaches anywhere: all but the farthest splats count
         points = self.model.head.template.cpu().numpy()
         gaussians = self.pose()
-        means, reach = gaussians.means.cpu().numpy(), 2 * gaussians.scales.amax(1).cpu().numpy()
+        means, reach = gaussians.means.cpu().numpy(), 2.5 * gaussians.scales.amax(1).cpu().numpy()
         inner = np.percentile(means, (0.5, 99.5), axis=0) if len(means) else points[:0]
         box = np.concatenate([points, inner])
         self.centre = 0.5 * (box.min(0) + box.max(0))  # [3] metres
