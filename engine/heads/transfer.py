@@ -37,9 +37,10 @@ class Transfer:
         skin_normals = vertex_normals(self.moved, outside)
         ball_normals = vertex_normals(self.moved, self.source.triangles)
         corners = self.source.triangles[table.triangles]
+        balls = self._target_eyeballs()
         for mine, normals, rows in (
             (~on_eyeball, skin_normals, self._target_skin()),
-            (on_eyeball, ball_normals, self._target_eyeballs()),
+            (on_eyeball, ball_normals, balls if len(balls) else np.arange(len(self.target.triangles))),
         ):
             if not mine.any():
                 continue
@@ -54,11 +55,9 @@ class Transfer:
         middle = self.target.vertices[self.target.triangles].mean(1).astype(np.float64)
         normals = _unit(triangle_normals(self.target.vertices.astype(np.float64), self.target.triangles))
         region = np.zeros(len(middle), np.uint8)
-        skin_rows, ball_rows = self._target_skin(), self._target_eyeballs()
-        separate = len(ball_rows) + len(skin_rows) <= len(middle)
         for rows, theirs in (
-            (skin_rows, ~triangles_of(self.source, (*EYEBALL_PARTS, "teeth", "tongue"))),
-            (ball_rows if separate else ball_rows[:0], triangles_of(self.source, EYEBALL_PARTS)),
+            (self._target_skin(), ~triangles_of(self.source, (*EYEBALL_PARTS, "teeth", "tongue"))),
+            (self._target_eyeballs(), triangles_of(self.source, EYEBALL_PARTS)),
         ):
             chosen = np.flatnonzero(theirs)
             if len(rows) and len(chosen):
@@ -158,12 +157,9 @@ class Transfer:
         return np.flatnonzero(part[self.target.triangles[:, 0]] == 0)
 
     def _target_eyeballs(self) -> np.ndarray:
-        """Rows of the target's eyeballs; all triangles where it has none of its own."""
-        balls = find_eyeballs(self.target)
-        if not balls:
-            return np.arange(len(self.target.triangles))
-        vertices = np.concatenate([ball.vertices for ball in balls.values()])
-        return np.flatnonzero(np.isin(self.target.triangles[:, 0], vertices))
+        """Rows of the triangles of the target's separate eyeballs; none where it has no such parts."""
+        vertices = [ball.vertices for ball in find_eyeballs(self.target).values()]
+        return np.flatnonzero(np.isin(self.target.triangles[:, 0], np.concatenate([[], *vertices])))
 
 
 def _penalty(columns: np.ndarray, size: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from headstudio.heads.flame import load_flame, read_flame
 from headstudio.heads.registration import EYEBALL_PARTS, find_eyeballs, relief, triangles_of
 from headstudio.heads.skinning import skin
 from headstudio.heads.surface import boundary_edges, closest_on_triangles, components, vertex_areas, vertex_normals
-from headstudio.heads.transfer import _local_maps
+from headstudio.heads.transfer import Transfer, _local_maps
 from support.synthetic_flame import flame_from_head, icosphere, write_flame
 
 HIDDEN = ("mouth", "socket", "teeth", "tongue", "neck_cap")
@@ -287,6 +287,19 @@ def test_local_maps_recover_an_affine_map():
     turn *= np.sign(np.linalg.det(turn))
     maps = _local_maps(0.1 * sphere, 0.13 * sphere @ turn.T, triangles)
     assert np.abs(maps - 1.3 * turn).max() < 0.02
+
+
+@pytest.mark.slow
+def test_a_head_of_another_size_is_registered_too(source, tmp_path):
+    truth = flame_from_head(source, np.zeros(len(source.identity)), HIDDEN, EYEBALL_PARTS, seed=5)
+    truth.table["v_template"] *= 1.12
+    head = read_flame(write_flame(tmp_path / "large.pkl", truth.table), truth.expressions.shape[1])
+    table = Transfer(source, registration.register(source, head), head).landmarks()
+    large = replace(truth, warped=1.12 * truth.warped)
+    errors = landmark_errors(source, large, replace(head, landmarks=table))
+    assert np.mean([errors[i] for i in LIPS]) < 3
+    assert np.mean([errors[i] for i in EYES]) < 1.5
+    assert np.mean(list(errors.values())) < 4
 
 
 @pytest.mark.slow
