@@ -15,10 +15,10 @@ from scipy import sparse
 
 from ..avatar.archive import read_archive, write_archive
 from ..errors import UserError
-from . import restricted_pickle
 from .arrays import JOINT_NAMES, JOINT_PARENTS, Controls, HeadArrays, Landmarks
 from .default_head import default_head
 from .registration import register
+from .restricted_pickle import load as read_pickle
 from .surface import components, cylindrical_uv
 from .transfer import Transfer
 
@@ -212,7 +212,7 @@ def _read_table(path: Path) -> dict[str, Any]:
             start = file.read(4)
     except OSError:
         start = b""  # the pickle reader says what is wrong with the path
-    return read_archive(path, "head file") if start == b"PK\x03\x04" else restricted_pickle.load(path)
+    return read_archive(path, "head file") if start == b"PK\x03\x04" else read_pickle(path)
 
 
 def _fail(path: Path, name: str, what: str) -> UserError:
