@@ -31,6 +31,7 @@ class HeadStudioScene(bpy.types.PropertyGroup):
         name="Prior", default="starter", description="starter (built in), a diffusers folder, or a hub id"
     )
     head: bpy.props.StringProperty(name="Head", default="default", description="default (built in) or a FLAME file")
+    steps: bpy.props.IntProperty(name="Steps", min=0, description="Training steps. 0: the preset's")
     search: bpy.props.StringProperty(name="Search", description="Show the sliders whose name holds this")
     seed: bpy.props.IntProperty(name="Seed", min=0, description="The same seed gives the same avatar")
 
@@ -53,6 +54,7 @@ class HEADSTUDIO_OT_generate(bpy.types.Operator):
                 prompt=asked.prompt,
                 negative=asked.negative or None,
                 seed=asked.seed,
+                steps=asked.steps or None,
                 preset=asked.preset,
                 prior=asked.prior,
                 head=asked.head,
@@ -127,6 +129,7 @@ class HEADSTUDIO_PT_create(bpy.types.Panel):
         column.prop(asked, "prompt", text="", placeholder="A clown with green hair")
         layout.prop(asked, "negative")
         layout.prop(asked, "preset")
+        layout.prop(asked, "steps")
         layout.prop(asked, "prior")
         layout.prop(asked, "head")
         row = layout.row(align=True)
