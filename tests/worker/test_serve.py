@@ -225,8 +225,8 @@ def test_the_disk_is_full(job, undisturbed, capsys, kilobytes):
     error = capsys.readouterr().err
     assert "File too large" in error
     assert len(error.splitlines()) == 1
-    # With the smallest limit not even the event of the error fits
-    assert job.state() == ("failed" if kilobytes > 1 else "interrupted")
+    # With the smallest limit the event of the error may not fit either
+    assert job.state() == "failed" or (kilobytes == 1 and job.state() == "interrupted")
     assert not list(job.folder.rglob("*.part"))
     assert serve(job) == 0
     assert [event.kind for event in job.events()][-1] == "done"
