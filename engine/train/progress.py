@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -95,7 +96,7 @@ class TerminalReporter(SilentReporter):
         self._bar.update(progress.step - self._bar.n)
 
     def warning(self, message: str) -> None:
-        tqdm.write(message)
+        tqdm.write(message, file=sys.stderr)  # standard output is for results
 
     def should_stop(self) -> bool:
         return self._stop
