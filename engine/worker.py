@@ -263,6 +263,7 @@ def _log_to(path: Path) -> Iterator[None]:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+    handler.handleError = lambda record: None  # a full disk is told once, not by every line that does not fit
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, package = logging.getLogger(), logging.getLogger(__package__)
     level = package.level
@@ -275,4 +276,5 @@ def _log_to(path: Path) -> Iterator[None]:
         logging.captureWarnings(False)
         root.removeHandler(handler)
         package.setLevel(level)
-        handler.close()
+        with contextlib.suppress(OSError):  # what does not fit is still in the buffer
+            handler.close()

@@ -177,6 +177,21 @@ def test_the_system_refuses(job, capsys):
     assert job.state() == "failed"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs limits on files")
+def test_a_log_that_is_full_disturbs_nobody(job, undisturbed, capsys):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    job.log_path.write_text("x" * 2_000_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
+    try:
+        assert serve(job) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr() == ("", "")
+    assert job.avatar_path.read_bytes() == undisturbed
+
+
 def test_a_fault_of_ours_is_told_as_one(job, capsys):
     def fail():
         raise ZeroDivisionError("by zero")
