@@ -63,8 +63,11 @@ def make_batch(rows: Shard, size: int, settings: BatchSettings, rng: np.random.G
 
 
 def background_colour(rng: np.random.Generator) -> np.ndarray:  # [3] in 0..1
-    """Any colour, and more often than chance black, white or a grey."""
-    if rng.random() < 0.35:
+    """Often a mid grey, from which nothing but the head has to be guessed; else any colour, or black, white, a grey."""
+    kind = rng.random()
+    if kind < 0.5:
+        return np.full(3, rng.uniform(0.45, 0.6), np.float32)
+    if kind < 0.65:
         return np.full(3, rng.choice([0.0, 1.0, rng.random()]), np.float32)
     return rng.random(3).astype(np.float32)
 
@@ -127,7 +130,12 @@ def _warp(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     ]
     x, y = np.meshgrid(np.arange(size), np.arange(size))
     return cv2.remap(
-        picture, (x + flow[0]).astype(np.float32), (y + flow[1]).astype(np.float32), cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT
+        picture,
+        (x + flow[0]).astype(np.float32),
+        (y + flow[1]).astype(np.float32),
+        cv2.INTER_LINEAR,
+        None,
+        cv2.BORDER_REFLECT,
     )
 
 

@@ -35,9 +35,16 @@ class SkinPoints:
         # The iris is as fine as the picture needs; nobody sees the neck's cap or the back of the eyeballs
         fine = (area < _COARSE) & ~iris
         eye, middles = np.eye(3), 0.5 * (np.eye(3) + np.roll(np.eye(3), -1, 0))
-        children = [[eye[0], middles[0], middles[2]], [middles[0], eye[1], middles[1]], [middles[2], middles[1], eye[2]], middles]
+        children = [
+            [eye[0], middles[0], middles[2]],
+            [middles[0], eye[1], middles[1]],
+            [middles[2], middles[1], eye[2]],
+            middles,
+        ]
         rows = np.concatenate([np.flatnonzero(fine), np.repeat(np.flatnonzero(~fine), 4)])
-        corners = np.concatenate([np.repeat(eye[None], fine.sum(), 0), np.tile(np.array(children), ((~fine).sum(), 1, 1))])
+        corners = np.concatenate(
+            [np.repeat(eye[None], fine.sum(), 0), np.tile(np.array(children), ((~fine).sum(), 1, 1))]
+        )
         return SkinPoints(rows, corners, arrays.region[rows], arrays.region_names)
 
 
@@ -88,7 +95,9 @@ class Body:
     @cached_property
     def _steady(self) -> tuple[cKDTree, np.ndarray]:
         # What moves with the skull alone: bound elsewhere, a hat would follow the brows
-        rows = np.flatnonzero(self.mask("scalp", "ear") | (self.mask("nose") & (self.points[:, 1] > self.eyes[0, 1] - 0.01)))
+        rows = np.flatnonzero(
+            self.mask("scalp", "ear") | (self.mask("nose") & (self.points[:, 1] > self.eyes[0, 1] - 0.01))
+        )
         return cKDTree(self.points[rows]), self.skin.triangles[rows]
 
     def anchor(self, points: np.ndarray) -> np.ndarray:  # [K, 3] -> [K]
@@ -105,6 +114,10 @@ class Body:
         back, front, side = band[:, 2].min(), band[:, 2].max(), np.abs(band[:, 0]).max()
         centre = np.array([0.0, height, 0.5 * (back + front)])
         return centre, np.array([side, 0.5 * (front - back)]) + margin
+
+
+def vector(x: float, y: float, z: float) -> np.ndarray:  # [3]
+    return np.array([x, y, z], float)
 
 
 def scatter(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

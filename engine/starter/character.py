@@ -265,7 +265,19 @@ def sample_character(rng: np.random.Generator) -> Character:
         lips=_pick(rng, LIPS, (4, 2, 1, 1, 1)) if rng.random() < (0.45 if sex == "woman" else 0.05) else "",
         headgear=_pick(
             rng,
-            ("none", "hat", "top hat", "cowboy hat", "wizard hat", "santa hat", "cap", "beanie", "crown", "helmet", "headband"),
+            (
+                "none",
+                "hat",
+                "top hat",
+                "cowboy hat",
+                "wizard hat",
+                "santa hat",
+                "cap",
+                "beanie",
+                "crown",
+                "helmet",
+                "headband",
+            ),
             (13, 3, 1.2, 1.2, 1, 0.6, 1.8, 1.8, 1.5, 1.5, 1.2),
         ),
         headgear_colour=_pick(rng, COLOURS),
@@ -299,7 +311,9 @@ def in_role(character: Character, role: str, rng: np.random.Generator) -> Charac
 
 def _hair(rng: np.random.Generator, sex: str) -> str:
     styles = ("bald", "buzz", "short", "long", "curly", "afro", "mohawk", "ponytail", "bun", "spiky")
-    weights = (2.2, 1, 3, 1.2, 1.4, 1, 0.8, 0.5, 0.4, 1) if sex == "man" else (0.4, 0.4, 1.5, 4, 2, 1.2, 0.4, 1.2, 1, 0.5)
+    weights = (
+        (2.2, 1, 3, 1.2, 1.4, 1, 0.8, 0.5, 0.4, 1) if sex == "man" else (0.4, 0.4, 1.5, 4, 2, 1.2, 0.4, 1.2, 1, 0.5)
+    )
     return _pick(rng, styles, weights)
 
 

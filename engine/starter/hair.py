@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .body import Body, points_in, scatter
+from .body import Body, points_in, scatter, vector
 from .character import Character
 from .cloud import Cloud, discs, joined, threads
 from .paint import rgb
@@ -105,7 +105,7 @@ def _short(body: Body, colour: Array, rng: np.random.Generator, share: float) ->
 
 def _sides(body: Body, colour: Array, rng: np.random.Generator, share: float) -> Cloud:
     roots = _roots(body, body.mask("scalp"), int(900 * share), rng)
-    return _strands(body, roots, roots[1] * 0.3 + [0, -0.6, 0], 0.03, colour, rng, 3, 0.2, 0.1, 0.0036, 0.005)
+    return _strands(body, roots, roots[1] * 0.3 + vector(0, -0.6, 0), 0.03, colour, rng, 3, 0.2, 0.1, 0.0036, 0.005)
 
 
 def _long(body: Body, colour: Array, rng: np.random.Generator, share: float) -> Cloud:
@@ -115,7 +115,17 @@ def _long(body: Body, colour: Array, rng: np.random.Generator, share: float) -> 
     length = rng.uniform(0.17, 0.25)
     # Hair from the forehead goes to the sides, not over the face
     return _strands(
-        body, (points, normals, triangles), normals * 0.5 + aside * 0.7 + forward, length, colour, rng, 9, 0.33, 0.04, 0.0042, 0.013
+        body,
+        (points, normals, triangles),
+        normals * 0.5 + aside * 0.7 + forward,
+        length,
+        colour,
+        rng,
+        9,
+        0.33,
+        0.04,
+        0.0042,
+        0.013,
     )
 
 
@@ -142,14 +152,16 @@ def _afro(body: Body, colour: Array, rng: np.random.Generator, share: float) -> 
 def _mohawk(body: Body, colour: Array, rng: np.random.Generator, share: float) -> Cloud:
     crest = body.mask("scalp") & (np.abs(body.points[:, 0]) < 0.014)
     roots = _roots(body, crest, int(320 * share), rng)
-    up = roots[1] * [0.15, 1, 1] + [0, 0.25, 0]
+    up = roots[1] * [0.15, 1, 1] + vector(0, 0.25, 0)
     return _strands(body, roots, up, rng.uniform(0.06, 0.095), colour, rng, 6, 0.0, 0.05, 0.0042, 0.0)
 
 
 def _tied(body: Body, colour: Array, rng: np.random.Generator, share: float) -> Cloud:
     """Hair drawn back close to the head."""
     roots = _roots(body, body.mask("scalp"), int(700 * share), rng)
-    return _strands(body, roots, roots[1] * 0.25 + [0, 0.1, -0.9], 0.035, colour, rng, 3, 0.0, 0.03, 0.0036, 0.008)
+    return _strands(
+        body, roots, roots[1] * 0.25 + vector(0, 0.1, -0.9), 0.035, colour, rng, 3, 0.0, 0.03, 0.0036, 0.008
+    )
 
 
 def _knot(body: Body, height: float) -> tuple[Array, Array]:
@@ -161,7 +173,7 @@ def _knot(body: Body, height: float) -> tuple[Array, Array]:
 def _ponytail(body: Body, colour: Array, rng: np.random.Generator, share: float) -> Cloud:
     place, triangle = _knot(body, rng.uniform(0.1, 0.6))
     count = 130
-    start = place + rng.normal(0, 0.008, (count, 3)) + [0, 0, -0.012]
+    start = place + rng.normal(0, 0.008, (count, 3)) + vector(0, 0, -0.012)
     heading = np.array([0, 0.35, -1.0]) + rng.normal(0, 0.18, (count, 3))
     roots = (start, heading, np.repeat(triangle, count))
     tail = _strands(body, roots, heading, rng.uniform(0.16, 0.24), colour, rng, 9, 0.3, 0.04, 0.0045, 0.02)
@@ -185,9 +197,19 @@ def _spiky(body: Body, colour: Array, rng: np.random.Generator, share: float) ->
     tips, normals, _ = _roots(body, body.mask("scalp") & (body.points[:, 1] > body.eyes[0, 1] + 0.01), 42, rng)
     points, own, triangles = _roots(body, body.mask("scalp"), int(900 * share), rng)
     nearest = np.linalg.norm(points[:, None] - tips[None], axis=2).argmin(1)
-    target = tips[nearest] + (normals[nearest] + [0, 0.35, 0]) * rng.uniform(0.05, 0.075)
+    target = tips[nearest] + (normals[nearest] + vector(0, 0.35, 0)) * rng.uniform(0.05, 0.075)
     return _strands(
-        body, (points, own, triangles), target - points, np.linalg.norm(target - points, axis=1), colour, rng, 4, 0, 0.02, 0.0034, 0.0
+        body,
+        (points, own, triangles),
+        target - points,
+        np.linalg.norm(target - points, axis=1),
+        colour,
+        rng,
+        4,
+        0,
+        0.02,
+        0.0034,
+        0.0,
     )
 
 
@@ -215,7 +237,7 @@ def grow_beard(c: Character, body: Body, rng: np.random.Generator) -> list[Cloud
         roots = _roots(body, lip, 260 if c.beard == "moustache" else 160, rng)
         aside = np.sign(roots[0][:, :1]) * np.array([[0.9, 0, 0]])
         length = rng.uniform(0.02, 0.032) if c.beard == "moustache" else 0.016
-        heading = roots[1] * 0.5 + aside + [0, -0.3, 0]
+        heading = roots[1] * 0.5 + aside + vector(0, -0.3, 0)
         clouds.append(_threads_only(roots, heading, length, colour, rng, 3, 0.0026))
     if c.beard in ("goatee", "short", "long"):
         middle = np.abs(body.points[:, 0]) < 0.022 if c.beard == "goatee" else np.abs(body.points[:, 0]) < 1
@@ -225,26 +247,39 @@ def grow_beard(c: Character, body: Body, rng: np.random.Generator) -> list[Cloud
         # Longest at the chin
         low = np.clip((body.landmarks[17][1] - roots[0][:, 1]) / 0.035, 0, 1)
         length = longest * (0.35 + 0.65 * low) if c.beard == "long" else np.full(count, longest)
-        heading = roots[1] * 0.6 + [0, -0.5, 0.15]
+        heading = roots[1] * 0.6 + vector(0, -0.5, 0.15)
         clouds.append(_threads_only(roots, heading, length, colour, rng, 6 if c.beard == "long" else 3, 0.0034, 0.25))
     return clouds
 
 
-def _threads_only(roots, heading: Array, length, colour: Array, rng, segments: int, width: float, gravity: float = 0.1) -> Cloud:
+def _threads_only(
+    roots, heading: Array, length, colour: Array, rng, segments: int, width: float, gravity: float = 0.1
+) -> Cloud:
     """Strands that need not be kept out of the skull, which is far from the chin."""
     points, _, triangles = roots
     step = (np.broadcast_to(length, len(points)) * rng.uniform(0.8, 1.15, len(points)) / segments)[:, None]
     shade = rng.uniform(0.75, 1.12, (len(points), 1))
     places, courses, tones = [], [], []
     for segment in range(segments):
-        heading = heading / np.linalg.norm(heading, axis=1, keepdims=True) + [0, -gravity, 0] + rng.normal(0, 0.1, heading.shape)
+        heading = (
+            heading / np.linalg.norm(heading, axis=1, keepdims=True)
+            + vector(0, -gravity, 0)
+            + rng.normal(0, 0.1, heading.shape)
+        )
         heading = heading / np.linalg.norm(heading, axis=1, keepdims=True)
         places.append(points + 0.5 * heading * step)
         courses.append(heading)
         tones.append(colour * shade * (0.85 + 0.2 * (segment + 1) / segments))
         points = points + heading * step
     lengths = np.tile(np.maximum(0.55 * step[:, 0], width), segments)
-    return threads(np.concatenate(places), np.concatenate(courses), lengths, width, np.concatenate(tones), np.tile(triangles, segments))
+    return threads(
+        np.concatenate(places),
+        np.concatenate(courses),
+        lengths,
+        width,
+        np.concatenate(tones),
+        np.tile(triangles, segments),
+    )
 
 
 def grow_brows(c: Character, body: Body, rng: np.random.Generator) -> list[Cloud]:

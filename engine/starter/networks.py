@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,16 +13,13 @@ class NetworkSettings:
     """Sizes of the three networks. Attention to the text is at the two coarsest levels only: it is cheap there."""
 
     size: int = 64  # pixels: side of the pictures
-    channels: tuple[int, ...] = (16, 48, 96, 128)  # one per level, each half as large as the one before
+    channels: tuple[int, ...] = (16, 32, 64, 128)  # one per level, each half as large as the one before
     text_levels: int = 2
     heads: int = 4
     groups: int = 8
     condition_channels: tuple[int, ...] = (8, 24)  # the landmark map halves between them: it is 2 x size
     text_width: int = 128
     text_layers: int = 2
-
-    def to_json(self) -> dict:
-        return asdict(self)
 
 
 def build_networks(settings: NetworkSettings, vocabulary_size: int, tokens: int, special: dict[str, int], seed: int):
@@ -65,8 +62,12 @@ def build_networks(settings: NetworkSettings, vocabulary_size: int, tokens: int,
                 pad_token_id=special["padding"],
             )
         )
-        # CLIP starts its embeddings for millions of pictures; here words must tell themselves apart within minutes
-        nn.init.normal_(text_encoder.get_input_embeddings().weight, std=0.3)
+        # CLIP starts its embeddings for millions of pictures; here words must tell themselves apart within minutes.
+        # The tokens behind the last word start without a meaning of their own: they pass on what stands before them.
+        words = text_encoder.get_input_embeddings().weight
+        nn.init.normal_(words, std=0.5)
+        with torch.no_grad():
+            words[[special["end"], special["padding"]]] = 0.0
     return {"unet": unet, "controlnet": controlnet, "text_encoder": text_encoder}
 
 
@@ -75,7 +76,7 @@ def parameter_count(networks: dict[str, nn.Module]) -> int:
 
 
 def noise_scheduler():
-    """Stable Diffusion's schedule (scaled linear, 1000 steps), epsilon prediction."""
+    """Stable Diffusion's schedule (scaled linear, 1000 steps), predicting the velocity."""
     from diffusers import DDPMScheduler
 
     return DDPMScheduler(
@@ -83,6 +84,6 @@ def noise_scheduler():
         beta_schedule="scaled_linear",
         beta_start=0.00085,
         beta_end=0.012,
-        prediction_type="epsilon",
+        prediction_type="v_prediction",
         clip_sample=True,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .body import Body
+from .body import Body, vector
 from .character import Character
 from .cloud import Cloud
 from .vocabulary import COLOURS, EYES, HAIR, LIPS, SKIN
@@ -47,11 +47,15 @@ def skin_colours(c: Character, body: Body, rng: np.random.Generator) -> Colours:
     if human:
         flush = np.clip(skin * [1.03, 0.78, 0.76], 0, 1)
         for side in (-1, 1):
-            blend(0.45 * near(body.eyes[0] * [side, 1, 1] + [side * 0.014, -0.038, 0], 0.014), flush)
+            blend(0.45 * near(body.eyes[0] * [side, 1, 1] + vector(side * 0.014, -0.038, 0), 0.014), flush)
         blend(0.35 * near(body.nose_tip, 0.01), flush)
     _age(c, body, skin, blend, near)
     if c.freckles:
-        spots = body.mask("face", "nose") & (np.abs(points[:, 1] - body.eyes[0, 1] + 0.025) < 0.03) & (rng.random(len(points)) < 0.16)
+        spots = (
+            body.mask("face", "nose")
+            & (np.abs(points[:, 1] - body.eyes[0, 1] + 0.025) < 0.03)
+            & (rng.random(len(points)) < 0.16)
+        )
         blend(0.35 * spots, skin * [0.6, 0.42, 0.32])
     if c.hair != "bald":
         amount = {"buzz": 0.55}.get(c.hair, 1.0) * (0.35 if c.headgear == "helmet" else 1.0)
@@ -89,10 +93,14 @@ def _age(c: Character, body: Body, skin: np.ndarray, blend, near) -> None:
     lines = (np.cos(height * 2 * np.pi * 2.5) > 0.55) & (height > 0.15) & (height < 0.95)
     blend(0.4 * lines * front, 0.6 * skin)
     for side, eye in zip((1, -1), body.eyes, strict=True):
-        blend(0.45 * near(eye + [0, -0.016, 0], 0.007), 0.62 * skin)
+        blend(0.45 * near(eye + vector(0, -0.016, 0), 0.007), 0.62 * skin)
         corner = body.landmarks[291 if side > 0 else 61]
         for share in np.linspace(0, 1, 5):
-            place = corner + [side * 0.008, 0, 0] + share * (body.nose_tip + [side * 0.018, 0, -0.02] - corner - [side * 0.008, 0, 0])
+            place = (
+                corner
+                + vector(side * 0.008, 0, 0)
+                + share * (body.nose_tip + vector(side * 0.018, 0, -0.02) - corner - [side * 0.008, 0, 0])
+            )
             blend(0.3 * near(place, 0.004), 0.6 * skin)
 
 
@@ -124,7 +132,9 @@ def _makeup(c: Character, body: Body, skin, colours, blend, near, mouth, rng) ->
     elif c.makeup == "alien":
         for side, eye in zip((1, -1), body.eyes, strict=True):
             away = points - eye - [side * 0.004, 0.004, 0]
-            slanted = np.stack([away[:, 0] * 0.85 + side * away[:, 1] * 0.5, away[:, 1] * 0.85 - side * away[:, 0] * 0.5], 1)
+            slanted = np.stack(
+                [away[:, 0] * 0.85 + side * away[:, 1] * 0.5, away[:, 1] * 0.85 - side * away[:, 0] * 0.5], 1
+            )
             blend(1.0 * ((np.linalg.norm(slanted / [0.027, 0.016], axis=1) < 1) & front), np.full(3, 0.03))
     elif c.makeup == "robot":
         seams = np.abs(points[:, 0]) < 0.0018
@@ -157,5 +167,12 @@ def _organs(c: Character, body: Body, skin: np.ndarray, colours: Colours) -> Non
     white = skin if stone else np.full(3, 0.03) if c.makeup in ("alien", "skull") else np.array([0.95, 0.94, 0.92])
     fill("eyeball", white)
     fill("iris", 0.8 * skin if stone else rgb(EYES[c.eye_colour]))
-    fill("pupil", 0.55 * skin if stone else rgb(EYES[c.eye_colour]) if c.makeup == "robot" else np.full(3, 0.05 if not black else 0.03))
+    fill(
+        "pupil",
+        0.55 * skin
+        if stone
+        else rgb(EYES[c.eye_colour])
+        if c.makeup == "robot"
+        else np.full(3, 0.05 if not black else 0.03),
+    )
     fill("socket", 0.6 * skin)

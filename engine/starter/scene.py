@@ -1,4 +1,4 @@
-"""One training picture: a character, built as Gaussians on the default head, posed, seen by a camera, put into words."""
+"""One training picture: a character built as Gaussians on the default head, posed, seen by a camera, put into words."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..camera import Camera, orbit
 from ..condition.picture import condition_image
 from ..guidance.prompts import view_index
 from ..heads.default_head import default_head
+from ..heads.expressions import PRESETS
 from ..heads.head import Head
 from ..motion.generators import MotionSampler
-from ..heads.expressions import PRESETS
 from ..rasterise import rasterise
 from .body import Body, SkinPoints
 from .caption import caption

@@ -73,7 +73,9 @@ class ShardFolder:
                 self._read[path.name] = read_shard(path)
         shards = [self._read[name] for name in sorted(self._read)]
         if not shards:
-            raise UserError(f"There are no training pictures in {self.folder}: make some with headstudio.starter.dataset.")
+            raise UserError(
+                f"There are no training pictures in {self.folder}: make some with headstudio.starter.dataset."
+            )
         self._shards = shards
         self._ends = np.cumsum([len(shard) for shard in shards])
 

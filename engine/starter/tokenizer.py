@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from .caption import words_in_captions
@@ -12,14 +13,15 @@ TOKENS = 40
 """Length of every token sequence, start and end included."""
 
 
-def token_words() -> list[str]:
+@functools.cache
+def token_words() -> tuple[str, ...]:
     """Words with a token of their own, in alphabetical order.
 
     Articles have none: they change nothing, and short sequences leave room for long prompts.
     """
     negative = {word for phrases in NEGATIVE_WORDS.values() for phrase in phrases for word in words_of(phrase)}
     words = set(words_in_captions()) | negative
-    return sorted(words - {"a", "an", "the", "and", "of"})
+    return tuple(sorted(words - {"a", "an", "the", "and", "of"}))
 
 
 def known_words() -> list[str]:

@@ -1,6 +1,6 @@
 """Trains the starter prior: ``python -m headstudio.starter.train --data FOLDER --out FOLDER``.
 
-UNet, ControlNet and text encoder learn together, from scratch, to predict the noise in the generator's pictures. Every
+UNet, ControlNet and text encoder learn together, from scratch, to denoise the generator's pictures. Every
 step draws from its own random numbers, so a run that was stopped goes on exactly where it was: run the same command
 again. New shards in the data folder are taken in as they come.
 """
@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .batches import Batch, BatchSettings, make_batch
 from .networks import NetworkSettings, build_networks, noise_scheduler, parameter_count
 from .shards import HELD_OUT, Shard, ShardFolder, read_shard, shard_path
-from .tokenizer import END, PADDING, START, TOKENS, build_tokenizer
+from .tokenizer import END, PADDING, START, TOKENS, build_tokenizer, token_words
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,28 @@ class StarterSettings:
     batch: int = 8
     small_batch: int = 16
     learning_rate: float = 1e-3
-    warm_up: int = 200  # steps
+    warm_up: int = 100  # steps
     fall: float = 0.4  # share of the run, at its end, in which the learning rate falls to a twentieth
-    average: float = 0.998  # decay of the averaged weights, which are the ones that are kept
-    snr_limit: float = 5.0  # min-SNR weighting of the loss
+    average: float = 0.996  # decay of the averaged weights, which are the ones that are kept
+    noisiness: float = 0.6
+    """Timesteps are drawn as 1000 u^noisiness, u even in 0..1. Below 1 noisy ones come more often: what a text says of
+    large areas is plain to see in all others, so that only there is anything learnt from it."""
+    text_rate: float = 3.0  # learning rate of the text encoder and of the attention to it, against that of the rest
+    snr_floor: float = 0.5
+    snr_limit: float = 5.0
+    """The squared error of the clean picture counts by its SNR within these limits. The upper one is min-SNR weighting;
+    without the lower one a short training hardly learns where a head's large shapes come from, the noisiest steps."""
     seed: int = 0
     precision: str = "bfloat16"  # of the networks while they train; the weights themselves are float32
     batches: BatchSettings = field(default_factory=BatchSettings)
     networks: NetworkSettings = field(default_factory=NetworkSettings)
+
+
+def settings_from_json(data: dict) -> StarterSettings:
+    """The inverse of ``dataclasses.asdict`` after a way through JSON."""
+    networks = {key: tuple(value) if isinstance(value, list) else value for key, value in data["networks"].items()}
+    rest = {key: value for key, value in data.items() if key not in ("networks", "batches")}
+    return StarterSettings(**rest, networks=NetworkSettings(**networks), batches=BatchSettings(**data["batches"]))
 
 
 class Trainer:
@@ -51,10 +66,7 @@ class Trainer:
         self.settings = settings
         self.step = 0
         self.tokenizer = build_tokenizer()
-        special = dict(
-            zip(("start", "end", "padding"), self.tokenizer.convert_tokens_to_ids([START, END, PADDING]), strict=True)
-        )
-        self.networks = build_networks(settings.networks, len(self.tokenizer), TOKENS, special, settings.seed)
+        self.networks = self._build()
         self.weights = {name: p.detach().clone() for name, p in self._parameters()}
         self.averages = {name: w.clone() for name, w in self.weights.items()}
         self.first = {name: torch.zeros_like(w) for name, w in self.weights.items()}
@@ -62,9 +74,14 @@ class Trainer:
         self.alphas = noise_scheduler().alphas_cumprod  # [1000]
         dtype = getattr(torch, settings.precision)
         for network in self.networks.values():
-            for module in network.modules():
-                module.to(dtype)
+            for parameter in network.parameters():
+                parameter.data = parameter.data.to(dtype)
             network.train()
+
+    def _build(self) -> dict[str, nn.Module]:
+        start, end, padding = self.tokenizer.convert_tokens_to_ids([START, END, PADDING])
+        special = {"start": start, "end": end, "padding": padding}
+        return build_networks(self.settings.networks, len(self.tokenizer), TOKENS, special, self.settings.seed)
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [
@@ -86,17 +103,24 @@ class Trainer:
         return float(loss.detach())
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
-        """Mean squared error of the predicted noise, each picture weighted by min(SNR, limit) / SNR."""
+        """Mean squared error of the clean picture, each weighted by its limited SNR.
+
+        The networks predict the velocity ``sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x``, at the noisiest steps the
+        picture itself. To predict the noise there, they would have to copy it more exactly than so few channels can.
+        """
         count = len(batch.captions)
         # One timestep from each of ``count`` equal ranges: less luck in a small batch
-        t = torch.from_numpy(((rng.permutation(count) + rng.random(count)) / count * len(self.alphas)).astype(np.int64))
+        share = ((rng.permutation(count) + rng.random(count)) / count) ** self.settings.noisiness
+        t = torch.from_numpy((share * len(self.alphas)).astype(np.int64))
         noise = torch.from_numpy(rng.standard_normal(batch.pixels.shape, np.float32))
         alpha = self.alphas[t][:, None, None, None]
         noisy = alpha.sqrt() * batch.pixels + (1 - alpha).sqrt() * noise
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.pixels
         predicted = self.predict(noisy, t, batch)
-        ratio = (alpha / (1 - alpha)).flatten()
-        weight = ratio.clamp(max=self.settings.snr_limit) / ratio
-        return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
+        # The clean picture's squared error is 1 - alpha_bar times the velocity's
+        alpha = alpha.flatten()
+        weight = (alpha / (1 - alpha)).clamp(self.settings.snr_floor, self.settings.snr_limit) * (1 - alpha)
+        return (weight * (predicted - target).square().mean((1, 2, 3))).mean()
 
     def predict(self, noisy: Tensor, t: Tensor, batch: Batch) -> Tensor:  # [B, 3, S, S] -> [B, 3, S, S] float32
         dtype = getattr(torch, self.settings.precision)
@@ -129,7 +153,7 @@ class Trainer:
                 gradients.append(parameter.grad.float())
                 parameter.grad = None
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        torch._foreach_mul_(gradients, float((1.0 / norm.clamp_min(1.0))))
+        torch._foreach_mul_(gradients, float(1.0 / norm.clamp_min(1.0)))
         weights, first, second = ([table[n] for n in names] for table in (self.weights, self.first, self.second))
         torch._foreach_lerp_(first, gradients, 0.1)
         torch._foreach_mul_(second, 0.99)
@@ -137,7 +161,11 @@ class Trainer:
         root = torch._foreach_sqrt(second)
         torch._foreach_div_(root, (1 - 0.99**step) ** 0.5)
         torch._foreach_add_(root, 1e-8)
-        torch._foreach_addcdiv_(weights, first, root, -self.learning_rate() / (1 - 0.9**step))
+        change = torch._foreach_div(first, root)
+        rate = self.learning_rate() / (1 - 0.9**step)
+        rates = [rate * (settings.text_rate if n.startswith("text_encoder") or ".attn2." in n else 1.0) for n in names]
+        torch._foreach_mul_(change, rates)
+        torch._foreach_sub_(weights, change)
         # A short memory at first: the average must not remember the random start
         decay = min(settings.average, (1 + step) / (10 + step))
         torch._foreach_lerp_([self.averages[n] for n in names], weights, 1 - decay)
@@ -167,13 +195,31 @@ class Trainer:
         self._renew(self.weights)
         return float(np.mean(losses))
 
+    def averaged_networks(self) -> dict[str, nn.Module]:
+        """Fresh float32 networks with the averaged weights, by name."""
+        networks = self._build()
+        for name, network in networks.items():
+            for key, parameter in network.named_parameters():
+                parameter.data.copy_(self.averages[f"{name}.{key}"])
+            network.eval()
+        return networks
+
     def checkpoint(self) -> Checkpoint:
         tables = {"weights": self.weights, "averages": self.averages, "first": self.first, "second": self.second}
         tensors = {f"{table}/{name}": value for table, values in tables.items() for name, value in values.items()}
-        return Checkpoint(self.step, tensors, {"settings": asdict(self.settings)})
+        return Checkpoint(self.step, tensors, {"settings": asdict(self.settings), "words": list(token_words())})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Goes on from ``checkpoint``; only the length of the run may differ."""
+        """Goes on from ``checkpoint``. Other networks or another vocabulary raise ``UserError``."""
+        expected = self.checkpoint()
+        fits = expected.tensors.keys() == checkpoint.tensors.keys() and all(
+            value.shape == checkpoint.tensors[key].shape for key, value in expected.tensors.items()
+        )
+        if not fits or checkpoint.state["words"] != expected.state["words"]:
+            raise UserError(
+                f"The checkpoint at step {checkpoint.step} belongs to other networks or another vocabulary: "
+                "go on with the code that wrote it, or start again in an empty folder."
+            )
         for key, value in checkpoint.tensors.items():
             table, name = key.split("/", 1)
             getattr(self, table)[name] = value
@@ -197,7 +243,10 @@ def train(
     saved = load_checkpoint(out / "checkpoint", warn=print)
     if saved:
         trainer.restore(saved)
-    print(f"{parameter_count(trainer.networks):,} parameters, {len(folder):,} pictures, at step {trainer.step}", flush=True)
+    print(
+        f"{parameter_count(trainer.networks):,} parameters, {len(folder):,} pictures, at step {trainer.step}",
+        flush=True,
+    )
     losses: list[float] = []
     start, first = time.monotonic(), trainer.step
     while trainer.step < settings.steps and (until is None or time.time() < until):

@@ -31,8 +31,8 @@ COLOURS: dict[str, Colour] = {
 HUMAN_SKIN: dict[str, Colour] = {
     "pale": (250, 228, 216),
     "fair": (236, 195, 170),
-    "tan": (208, 156, 114),
-    "olive": (180, 146, 98),
+    "tan": (212, 156, 114),
+    "olive": (176, 146, 94),
     "brown": (140, 92, 62),
     "dark": (82, 52, 38),
 }
@@ -131,6 +131,7 @@ SYNONYMS: dict[str, str] = {
     "without beard": "clean shaven",
     "clean-shaven": "clean shaven",
     "beardless": "clean shaven",
+    "no": "without",
     "no hair": "bald head",
     "without hair": "bald head",
     "hairless": "bald",
@@ -308,15 +309,6 @@ SYNONYMS: dict[str, str] = {
     "dslr": "photo",
 }
 
-# Words that may stand in a prompt without being named as unknown although they change nothing
-STOP_WORDS = frozenset(
-    """a an and any are as at be been both but by can close-up do does down each for from fully had has have having he her
-    hers him his if in into is it its just like looking looks made me more most much my nice next no nor not of off on one
-    only onto or other our out over please quite rather really s she shot show shows showing so some such than that the
-    their them then there these they this those to too two up upon very was wears wearing we were what which while who
-    whose will with without you your close view style ultra realistic generation dc""".split()
-)
-
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -325,6 +317,15 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def unknown_words(prompt: str, vocabulary: frozenset[str]) -> list[str]:
-    """Words of the prompt, in order and once each, that carry no meaning for the model and are no stop words."""
-    return [word for word in dict.fromkeys(words_of(prompt)) if word not in vocabulary]
+# Words that may stand in a prompt without being named as unknown although they change nothing
+STOP_WORDS = frozenset(
+    words_of(
+        """
+    a an and any are as at be been both but by can close-up do does down each for from fully had has have having he her
+    hers him his if in into is it its just like looking looks made me more most much my nice next nor not of off on one
+    only onto or other our out over please quite rather really s she shot show shows showing so some such than that the
+    their them then there these they this those to too two up upon very was wears wearing we were what which while who
+    whose will with without you your close view style ultra realistic generation dc
+    """
+    )
+)

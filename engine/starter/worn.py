@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .body import Body
+from .body import Body, vector
 from .character import Character
 from .cloud import Cloud, discs, threads
 from .paint import rgb
@@ -39,7 +39,11 @@ class Tailor:
         piece = self.rng.choice(len(lengths), count, p=lengths * middle / (lengths * middle).sum())
         low, high = path[piece, 0], path[piece + 1, 0]
         u = self.rng.random(count)
-        u = np.where(high + low > 1e-6, (np.sqrt(low**2 + u * (high**2 - low**2)) - low) / np.where(high == low, 1, high - low), u)
+        u = np.where(
+            high + low > 1e-6,
+            (np.sqrt(low**2 + u * (high**2 - low**2)) - low) / np.where(high == low, 1, high - low),
+            u,
+        )
         u = np.where(high == low, self.rng.random(count), u)
         spot = path[piece] + u[:, None] * (path[piece + 1] - path[piece])
         angle = arc[0] + (np.arange(count) * 0.61803398875 % 1.0) * (arc[1] - arc[0])
@@ -49,7 +53,7 @@ class Tailor:
         outward = np.stack([np.sin(angle), np.zeros(count), np.cos(angle)], 1)
         normals = outward * slope[:, 1:] - np.array([0, 1, 0]) * slope[:, :1]
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        facing = np.sign((normals * (around + [0, 0.02, 0])).sum(1, keepdims=True) + 1e-9)
+        facing = np.sign((normals * (around + vector(0, 0.02, 0))).sum(1, keepdims=True) + 1e-9)
         turn = np.array([[1, 0, 0], [0, np.cos(tilt), np.sin(tilt)], [0, -np.sin(tilt), np.cos(tilt)]])
         points, normals = points @ turn.T, (normals * facing) @ turn.T
         # Cloth: light above, dark below, a little uneven
@@ -95,8 +99,12 @@ def _band_colour(colour: Array, rng: np.random.Generator) -> Array:
 def _hat(t: Tailor, body: Body, colour: Array, bulk: float, rng) -> list[Cloud]:
     centre, axes = body.ring(_line(body), bulk)
     top = body.skull[1] + body.skull_radii[1] - centre[1] + 0.025
-    crown = t.revolve(centre, axes, [(1.0, 0.0), (0.96, 0.55 * top), (0.85, 0.95 * top), (0.0, top)], colour, 1500, tilt=0.1)
-    brim = t.revolve(centre, axes, [(1.0, 0.0), (rng.uniform(1.4, 1.75), rng.uniform(-0.012, 0.006))], colour, 1300, tilt=0.1)
+    crown = t.revolve(
+        centre, axes, [(1.0, 0.0), (0.96, 0.55 * top), (0.85, 0.95 * top), (0.0, top)], colour, 1500, tilt=0.1
+    )
+    brim = t.revolve(
+        centre, axes, [(1.0, 0.0), (rng.uniform(1.4, 1.75), rng.uniform(-0.012, 0.006))], colour, 1300, tilt=0.1
+    )
     band = t.revolve(centre, axes * 1.015, [(1.0, 0.003), (1.0, 0.02)], _band_colour(colour, rng), 350, 0.004, tilt=0.1)
     return [crown, brim, band]
 
@@ -104,9 +112,13 @@ def _hat(t: Tailor, body: Body, colour: Array, bulk: float, rng) -> list[Cloud]:
 def _top_hat(t: Tailor, body: Body, colour: Array, bulk: float, rng) -> list[Cloud]:
     centre, axes = body.ring(_line(body), bulk)
     height = rng.uniform(0.11, 0.15)
-    crown = t.revolve(centre, axes, [(1.0, 0.0), (0.95, 0.5 * height), (1.02, height), (0.0, height)], colour, 2200, tilt=0.1)
+    crown = t.revolve(
+        centre, axes, [(1.0, 0.0), (0.95, 0.5 * height), (1.02, height), (0.0, height)], colour, 2200, tilt=0.1
+    )
     brim = t.revolve(centre, axes, [(1.0, 0.0), (1.38, 0.004)], colour, 900, tilt=0.1)
-    band = t.revolve(centre, axes * 1.015, [(1.0, 0.004), (0.99, 0.026)], _band_colour(colour, rng), 400, 0.004, tilt=0.1)
+    band = t.revolve(
+        centre, axes * 1.015, [(1.0, 0.004), (0.99, 0.026)], _band_colour(colour, rng), 400, 0.004, tilt=0.1
+    )
     return [crown, brim, band]
 
 
@@ -116,7 +128,9 @@ def _cowboy_hat(t: Tailor, body: Body, colour: Array, bulk: float, rng) -> list[
     brim = t.revolve(centre, axes, [(1.0, 0.0), (1.9, 0.0)], colour, 1900, tilt=0.1)
     away = np.abs(brim.points[:, 0]) / axes[0]
     lift = np.clip(away - 1, 0, None) ** 1.5 * 0.055
-    brim = Cloud(brim.points + lift[:, None] * [0, 1, 0], brim.axes, brim.scales, brim.colours, brim.opacities, brim.triangles)
+    brim = Cloud(
+        brim.points + lift[:, None] * [0, 1, 0], brim.axes, brim.scales, brim.colours, brim.opacities, brim.triangles
+    )
     return [clouds[0], brim, clouds[2]]
 
 
@@ -137,13 +151,20 @@ def _santa_hat(t: Tailor, body: Body, colour: Array, bulk: float, rng) -> list[C
     cone = Cloud(bent, cone.axes, cone.scales, cone.colours, cone.opacities, cone.triangles)
     white = rgb(COLOURS["white"])
     rim = t.revolve(centre, axes + 0.006, [(1.0, -0.012), (1.08, 0.004), (1.0, 0.02)], white, 800, 0.007, tilt=0.1)
-    return [cone, rim, t.ball(bent[lean.argmax()] + [side * 0.01, 0, 0], 0.02, white)]
+    return [cone, rim, t.ball(bent[lean.argmax()] + vector(side * 0.01, 0, 0), 0.02, white)]
 
 
 def _cap(t: Tailor, body: Body, colour: Array, bulk: float, rng) -> list[Cloud]:
     centre, axes = body.ring(_line(body), bulk)
     top = body.skull[1] + body.skull_radii[1] - centre[1] + 0.012
-    dome = t.revolve(centre, axes, [(1.0, 0), (0.95, 0.45 * top), (0.72, 0.8 * top), (0.4, 0.96 * top), (0.0, top)], colour, 1800, tilt=0.12)
+    dome = t.revolve(
+        centre,
+        axes,
+        [(1.0, 0), (0.95, 0.45 * top), (0.72, 0.8 * top), (0.4, 0.96 * top), (0.0, top)],
+        colour,
+        1800,
+        tilt=0.12,
+    )
     peak = t.revolve(centre, axes, [(1.0, 0.004), (1.75, -0.014)], colour * 0.9, 900, arc=(-0.75, 0.75))
     return [dome, peak]
 
@@ -155,7 +176,11 @@ def _beanie(t: Tailor, body: Body, colour: Array, bulk: float, rng) -> list[Clou
     clouds = [t.revolve(centre, axes, profile, colour, 2000, tilt=0.15)]
     clouds.append(t.revolve(centre, axes + 0.005, [(1.0, 0.0), (1.0, 0.03)], colour * 0.85, 650, tilt=0.15))
     if rng.random() < 0.4:
-        clouds.append(t.ball(centre + [0, top + 0.012, -0.02], 0.022, colour if rng.random() < 0.5 else rgb(COLOURS["white"])))
+        clouds.append(
+            t.ball(
+                centre + vector(0, top + 0.012, -0.02), 0.022, colour if rng.random() < 0.5 else rgb(COLOURS["white"])
+            )
+        )
     return clouds
 
 
@@ -167,8 +192,10 @@ def _crown(t: Tailor, body: Body, colour: Array, bulk: float, rng) -> list[Cloud
     height = (spikes.points[:, 1] - centre[1] - 0.03) / 0.045
     tooth = np.abs((angle / (2 * np.pi) * 9) % 1.0 - 0.5) * 2  # 0 in the middle of a spike
     spikes = spikes.pick(np.flatnonzero(tooth < 1 - height))
-    jewels = [t.ball(centre + [np.sin(a) * axes[0] * 1.04, 0.018, np.cos(a) * axes[1] * 1.04], 0.007, rgb(COLOURS[jewel]), 30)
-              for a, jewel in zip(np.linspace(-np.pi, np.pi, 9)[:-1], ["red", "blue"] * 4, strict=True)]  # fmt: skip
+    jewels = []
+    for number, azimuth in enumerate(np.linspace(-np.pi, np.pi, 8, endpoint=False)):
+        place = centre + vector(np.sin(azimuth) * axes[0] * 1.04, 0.018, np.cos(azimuth) * axes[1] * 1.04)
+        jewels.append(t.ball(place, 0.007, rgb(COLOURS["blue" if number % 2 else "red"]), 30))
     return [band, spikes, *jewels]
 
 
@@ -228,8 +255,10 @@ def make_eyewear(c: Character, body: Body, rng: np.random.Generator) -> list[Clo
             lens[:, 2] -= 0.25 * (side * (lens[:, 0] - centre[0])).clip(0)
             glass = np.clip(colour * 0.25, 0.02, 1)
             clouds.append(discs(lens, np.tile([[0, 0, 1.0]], (150, 1)), 0.0042, 0.0008, glass, body.anchor(lens), 0.9))
-        ear = np.array([side * (np.abs(body.landmarks[356][0]) + 0.006), body.landmarks[356][1] + 0.008, body.landmarks[356][2]])
-        hinge = centre + [side * wide, 0.004, -0.25 * wide]
+        ear = np.array(
+            [side * (np.abs(body.landmarks[356][0]) + 0.006), body.landmarks[356][1] + 0.008, body.landmarks[356][2]]
+        )
+        hinge = centre + vector(side * wide, 0.004, -0.25 * wide)
         clouds.append(tailor.tube(np.stack([hinge, ear]), 0.002, colour))
     left, right = (np.array([eye[0] - np.sign(eye[0]) * wide, eye[1] + 0.003, front]) for eye in body.eyes)
     clouds.append(tailor.tube(np.stack([left, right]), 0.002, colour))
@@ -240,17 +269,30 @@ def _mask(body: Body, colour: Array) -> list[Cloud]:
     """A band around the eyes, just off the skin and moving with it, with holes for the eyes."""
     points = body.points
     middle = body.eyes[0, 1] + 0.004
-    band = body.mask("face", "nose", "brow", "lid", "ear", "scalp") & (np.abs(points[:, 1] - middle) < 0.026) & (points[:, 2] > -0.02)
+    band = (
+        body.mask("face", "nose", "brow", "lid", "ear", "scalp")
+        & (np.abs(points[:, 1] - middle) < 0.026)
+        & (points[:, 2] > -0.02)
+    )
     holes = np.min([np.linalg.norm((points - eye) / [0.017, 0.0095, 0.03], axis=1) for eye in body.eyes], axis=0) < 1
     rows = np.flatnonzero(band & ~holes & ~body.mask("socket"))
     radius = np.clip(np.sqrt(body.areas[rows]) * 0.85, 0.0012, 0.005)
     tone = 0.9 + 0.12 * body.normals[rows, 1:2]
-    return [discs(points[rows] + body.normals[rows] * 0.002, body.normals[rows], radius, 0.0006, colour * tone, body.skin.triangles[rows])]
+    return [
+        discs(
+            points[rows] + body.normals[rows] * 0.002,
+            body.normals[rows],
+            radius,
+            0.0006,
+            colour * tone,
+            body.skin.triangles[rows],
+        )
+    ]
 
 
 def _eyepatch(t: Tailor, body: Body, colour: Array, rng) -> list[Cloud]:
     side = int(rng.integers(2))
-    eye = body.eyes[side] + [0, 0, 0.012]
+    eye = body.eyes[side] + vector(0, 0, 0.012)
     radius, turn = np.sqrt(rng.random(220)), rng.uniform(0, 2 * np.pi, 220)
     patch = eye + np.stack([np.cos(turn) * 0.021 * radius, np.sin(turn) * 0.019 * radius, -0.006 * radius], 1)
     clouds = [discs(patch, np.tile([[0, 0, 1.0]], (220, 1)), 0.004, 0.001, colour, body.anchor(patch))]
@@ -265,23 +307,29 @@ def make_extras(c: Character, body: Body, rng: np.random.Generator) -> list[Clou
     if c.horns:
         bone = rgb((225, 210, 180)) if rng.random() < 0.6 else rgb((60, 50, 45))
         for side in (-1, 1):
-            base = body.skull + body.skull_radii * [side * 0.72, 0.62, 0.35] + ([side * 0.014, 0.01, 0] if c.headgear == "helmet" else 0)
+            base = (
+                body.skull
+                + body.skull_radii * [side * 0.72, 0.62, 0.35]
+                + ([side * 0.014, 0.01, 0] if c.headgear == "helmet" else 0)
+            )
             share = np.linspace(0, 1, 9)[:, None]
             path = base + share * [side * 0.035, 0.075, 0.01] + np.sin(share * np.pi) * [side * 0.018, 0, 0]
             for piece in range(8):
-                clouds.append(tailor.tube(path[piece : piece + 2], 0.0105 * (1 - piece / 8.5), bone * (0.85 + 0.02 * piece)))
+                clouds.append(
+                    tailor.tube(path[piece : piece + 2], 0.0105 * (1 - piece / 8.5), bone * (0.85 + 0.02 * piece))
+                )
     if c.earrings:
         gold = rgb(COLOURS["gold"])
         for side in ("left", "right"):
             ear = body.points[body.mask(f"ear_{side}")]
             lobe = ear[ear[:, 1].argmin()]
-            clouds.append(tailor.ball(lobe + [0, -0.009, 0], 0.0065, gold, 40))
+            clouds.append(tailor.ball(lobe + vector(0, -0.009, 0), 0.0065, gold, 40))
     if c.red_nose:
-        clouds.append(tailor.ball(body.nose_tip + [0, 0, 0.004], 0.0155, rgb((215, 20, 25)), 200))
+        clouds.append(tailor.ball(body.nose_tip + vector(0, 0, 0.004), 0.0155, rgb((215, 20, 25)), 200))
     if c.makeup == "orc":
         for corner in (body.landmarks[61], body.landmarks[291]):
-            base = corner * [0.75, 1, 1] + [0, -0.006, 0.006]
-            clouds.append(tailor.tube(np.stack([base, base + [0, 0.02, 0.004]]), 0.0035, rgb((235, 225, 195)), 0.004))
+            base = corner * [0.75, 1, 1] + vector(0, -0.006, 0.006)
+            clouds.append(
+                tailor.tube(np.stack([base, base + vector(0, 0.02, 0.004)]), 0.0035, rgb((235, 225, 195)), 0.004)
+            )
     return clouds
-
-
