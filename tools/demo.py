@@ -1,8 +1,8 @@
-"""From a prompt to an avatar, pictures, a video, a PLY and figures, on this machine: what ``make demo`` runs.
+"""From a prompt to an avatar, pictures, a PLY, figures and an animation in Blender: what ``make demo`` runs.
 
 Everything goes to ``out/demo``, which is emptied first: each run starts afresh, so that its seconds are what they say.
-The stages are ordinary commands of ``headstudio``, printed as they run. ``report.json`` holds their seconds and every
-figure that was measured.
+The stages are ordinary commands of ``headstudio``, printed as they run, and then ``demo_blender.py`` in the ``bpy``
+module. ``report.json`` holds their seconds and every figure that was measured.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ def main() -> int:
     clear(folder)
     job, pictures = folder / "avatar", folder / "pictures"
     ply, figures, report = folder / "smile.ply", folder / "figures.json", folder / "report.json"
+    size = str(options.size)
     training = ["--preset", options.preset, "--prior", options.prior, "--seed", str(options.seed)]
     if options.steps:
         training += ["--steps", str(options.steps)]
     stages = {
         "generate": ["generate", options.prompt, *training, "--out", job],
         "render views and expressions": ["render", job, "--sheet", "--views", "front,three-quarter,left,back,right"],
-        "render a talking head": ["render", job, "--motion", "4", "--fps", "25", "--size", "384"],
-        "render a turntable": ["render", job, "--turntable", "3", "--fps", "25", "--size", "384", "--preset", "smile"],
+        "render a talking head": ["render", job, "--motion", "4", "--fps", "25", "--size", size],
+        "render a turntable": ["render", job, "--turntable", "3", "--fps", "25", "--size", size, "--preset", "smile"],
         "pose": ["pose", job, "--preset", "smile", "--out", ply],
         "evaluate": ["evaluate", job, "--out", figures],
     }
@@ -50,20 +51,39 @@ def main() -> int:
         if code:
             print(f"demo: {name} ended with code {code}", file=sys.stderr)
             return code
-    seconds["total"] = round(sum(seconds.values()), 2)
     avatar = next(job.glob("*.avatar.npz"))
+    start = time.perf_counter()
+    blender = animate(avatar, folder / "blender", options.size)
+    if blender is None:
+        return 1
+    seconds["animate and render in Blender"] = round(time.perf_counter() - start, 2)
+    seconds["total"] = round(sum(seconds.values()), 2)
     measured = json.loads(figures.read_text())[0]
     about = {
         "prompt": options.prompt,
         "machine": machine(),
         "seconds": seconds,
         "figures": measured,
+        "blender": blender,
         "megabytes": {path.name: round(path.stat().st_size / 1e6, 2) for path in (avatar, ply)},
     }
     report.write_text(json.dumps(about, indent=1) + "\n")
     figures.unlink()  # the report has them
-    summary(about, {"pictures": pictures, "avatar": avatar, "PLY of the smile": ply, "report": report})
+    files = {"pictures": pictures, "Blender": folder / "blender", "avatar": avatar, "PLY of the smile": ply}
+    summary(about, files | {"report": report})
     return 0
+
+
+def animate(avatar: Path, folder: Path, size: int) -> dict | None:
+    """Runs the Blender stage and returns what it tells of itself; None, with its last words printed, if it failed."""
+    script = Path(__file__).with_name("demo_blender.py")
+    command = [str(script), str(avatar), str(folder), "--size", str(size)]
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    if done.returncode:
+        print(done.stdout[-2000:], done.stderr[-2000:], sep="\n", file=sys.stderr)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def parse() -> argparse.Namespace:
@@ -73,13 +93,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prior", default="starter")
     parser.add_argument("--steps", type=int, help="default: the preset's")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=384, help="side of the videos in pixels")
     parser.add_argument("--out", type=Path, default=FOLDER)
     return parser.parse_args()
 
 
 def clear(folder: Path) -> None:
     """Removes what an earlier demo made, and nothing else."""
-    for name in ("avatar", "pictures"):
+    for name in ("avatar", "pictures", "blender"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("smile.ply", "figures.json", "report.json"):
         (folder / name).unlink(missing_ok=True)

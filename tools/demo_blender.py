@@ -1,11 +1,12 @@
 """The demo's last stage, in Blender: import the avatar, key expressions and head turns, render, save, export.
 
-Runs in a Python that has ``bpy``: ``python tools/demo_blender.py AVATAR FOLDER``. It uses the extension as an artist
-would, from the built zip, and prints the seconds of each stage as one JSON line.
+Runs in a Python that has ``bpy``: ``python tools/demo_blender.py AVATAR FOLDER [--size PIXELS]``. It uses the
+extension as an artist would, from the built zip, and prints the seconds of each stage as one JSON line.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -17,7 +18,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 72  # three seconds
-SIZE = 384  # pixels
 # Frame to (preset, head turn in degrees about the vertical); what a director would ask for first
 SEQUENCE = {
     1: ("neutral", 0),
@@ -33,7 +33,7 @@ SEQUENCE = {
 }
 
 
-def main(avatar: Path, folder: Path) -> None:
+def main(avatar: Path, folder: Path, size: int) -> None:
     seconds: dict[str, float] = {}
     began = time.perf_counter()
 
@@ -62,7 +62,7 @@ def main(avatar: Path, folder: Path) -> None:
         lap("key the sequence")
         _camera(bpy, scene, rig)
         folder.mkdir(parents=True, exist_ok=True)
-        _render(bpy, scene, folder / "animation.mp4")
+        _render(bpy, scene, folder / "animation.mp4", size)
         lap("render the animation")
         scene.frame_step = 12
         bpy.ops.export_scene.headstudio_ply(filepath=str(folder / "splats.ply"), sequence=True)
@@ -99,10 +99,10 @@ def _camera(bpy, scene, rig) -> None:
     camera.rotation_euler = (math.radians(90) - math.atan2(0.1, 1.75), 0, 0)
 
 
-def _render(bpy, scene, path: Path) -> None:
+def _render(bpy, scene, path: Path, size: int) -> None:
     render, image = scene.render, scene.render.image_settings
     render.engine = "HEADSTUDIO"
-    render.resolution_x = render.resolution_y = SIZE
+    render.resolution_x = render.resolution_y = size
     scene.view_settings.view_transform = "Standard"
     if hasattr(image, "media_type"):  # Blender 5
         image.media_type = "VIDEO"
@@ -114,4 +114,9 @@ def _render(bpy, scene, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("avatar", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=384, help="side of the animation's pictures in pixels")
+    arguments = parser.parse_args()
+    main(arguments.avatar.resolve(), arguments.folder.resolve(), arguments.size)
