@@ -136,7 +136,8 @@ class Prior:
 
     def _check_parts(self) -> None:
         unet, control, text = self.unet.config, self.controlnet.config, self.text_encoder.config
-        if unet.addition_embed_type is not None or unet.class_embed_type is not None:
+        # "text" pools the same embeddings that the attention reads; the other kinds want inputs of their own
+        if unet.addition_embed_type not in (None, "text") or unet.class_embed_type is not None:
             raise UserError(
                 f"The prior {self.name} wants more than text and timestep (as Stable Diffusion XL does); "
                 "only models of the Stable Diffusion 1.5 and 2 class are understood."
