@@ -45,7 +45,8 @@ def make_batch(rows: Shard, size: int, settings: BatchSettings, rng: np.random.G
         if rng.random() < 0.5:
             picture, condition = mirrored(picture, condition)
         if rng.random() < settings.spoilt:
-            picture, captions[row] = spoil(picture, captions[row], rng)
+            ways = rng.choice(list(NEGATIVE_WORDS), int(rng.integers(1, 4)), replace=False)
+            picture, captions[row] = spoil(picture, captions[row], list(ways), rng)
         if stored != size:
             picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
             condition = cv2.resize(condition, (2 * size, 2 * size), interpolation=cv2.INTER_AREA)
@@ -88,9 +89,13 @@ def mirrored(picture: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, np
     return np.ascontiguousarray(picture[:, ::-1]), np.ascontiguousarray(condition[:, ::-1, ::-1])
 
 
-def spoil(picture: np.ndarray, caption: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """The picture spoilt in one to three ways, and a caption that says so, with or without what it shows."""
-    ways = list(rng.choice(list(NEGATIVE_WORDS), int(rng.integers(1, 4)), replace=False))
+def spoil(
+    picture: np.ndarray,  # [S, S, 3] float32 in 0..1
+    caption: str,
+    ways: list[str],  # keys of NEGATIVE_WORDS
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, str]:
+    """The picture spoilt in these ways, and a caption that says so, with or without what it shows."""
     words = []
     for way in ways:
         picture = _SPOILERS[way](picture, rng)

@@ -43,7 +43,7 @@ def _roots(body: Body, mask: Array, count: int, rng: np.random.Generator) -> tup
 def _shell(body: Body, colour: Array, rng: np.random.Generator, height: float) -> Cloud:
     """A thin cap that hides the scalp under every hairstyle but the shaved ones."""
     points, normals, triangles = _roots(body, body.mask("scalp"), 900, rng)
-    shades = colour * rng.uniform(0.72, 0.95, (len(points), 1))
+    shades = colour * rng.uniform(0.82, 1.0, (len(points), 1))
     return discs(points + normals * height, normals, 0.007, 0.003, shades, triangles)
 
 
@@ -79,7 +79,7 @@ def _strands(
     points, _, triangles = roots
     step = (np.broadcast_to(length, len(points)) * rng.uniform(0.8, 1.15, len(points)) / segments)[:, None]
     heading = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-9)
-    shade = rng.uniform(0.72, 1.12, (len(points), 1))
+    shade = rng.uniform(0.82, 1.12, (len(points), 1))
     places, courses, tones = [], [], []
     for segment in range(segments):
         bent = heading + gravity * np.array([0, -1.0, 0]) + curl * rng.standard_normal(heading.shape)
@@ -89,7 +89,7 @@ def _strands(
         course = following - points
         courses.append(np.where(np.linalg.norm(course, axis=1, keepdims=True) > 1e-5, course, heading * 1e-3))
         # Darker at the roots and underneath, as if the hair shaded itself
-        tones.append(colour * shade * (0.85 + 0.2 * (segment + 1) / segments))
+        tones.append(colour * shade * (0.88 + 0.16 * (segment + 1) / segments))
         points = following
     places, courses = np.concatenate(places), np.concatenate(courses)
     lengths = np.maximum(np.linalg.norm(courses, axis=1) * 0.55, width)
@@ -269,7 +269,7 @@ def _threads_only(
         heading = heading / np.linalg.norm(heading, axis=1, keepdims=True)
         places.append(points + 0.5 * heading * step)
         courses.append(heading)
-        tones.append(colour * shade * (0.85 + 0.2 * (segment + 1) / segments))
+        tones.append(colour * shade * (0.88 + 0.16 * (segment + 1) / segments))
         points = points + heading * step
     lengths = np.tile(np.maximum(0.55 * step[:, 0], width), segments)
     return threads(

@@ -45,6 +45,9 @@ def build_networks(settings: NetworkSettings, vocabulary_size: int, tokens: int,
             cross_attention_dim=settings.text_width,
             attention_head_dim=settings.heads,  # diffusers' historical name: it is the number of heads
             norm_num_groups=settings.groups,
+            # The text as a whole also joins the timestep's embedding, which every level sees: what a caption says of
+            # large areas (skin, hair) is learnt that way long before the attention has found its words
+            addition_embed_type="text",
         )
         controlnet = ControlNetModel.from_unet(
             unet, conditioning_embedding_out_channels=settings.condition_channels, load_weights_from_unet=False
@@ -68,6 +71,8 @@ def build_networks(settings: NetworkSettings, vocabulary_size: int, tokens: int,
         nn.init.normal_(words, std=0.5)
         with torch.no_grad():
             words[[special["end"], special["padding"]]] = 0.0
+            for network in (unet, controlnet):
+                network.add_embedding.norm2.weight.fill_(0.3)
     return {"unet": unet, "controlnet": controlnet, "text_encoder": text_encoder}
 
 

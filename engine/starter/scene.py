@@ -87,7 +87,7 @@ class Studio:
         gaussians = model.gaussians.pose(vertices[0], self.head.triangles)
         rgba = photograph(gaussians, camera)
         condition, strength = condition_image(self.arrays, vertices, camera, 2 * PICTURE)
-        words = caption(model.character, mood, int(view_index(azimuth)[0]), rng)
+        words = caption(model.character, mood, int(view_index(azimuth)[0]), rng, thorough=rng.random() < 0.65)
         return Picture(rgba, (condition[0].numpy() * 255).round().astype(np.uint8), float(strength[0]), words)
 
     def _pose(self, mood: str, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

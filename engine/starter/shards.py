@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def read_shard(path: Path) -> Shard:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Shard(**{field.name: arrays[field.name] for field in fields(Shard)})
-    except (OSError, ValueError, KeyError, AssertionError) as error:
+    except (OSError, EOFError, BadZipFile, ValueError, KeyError, AssertionError) as error:
         raise UserError(f"{path} is no shard of training pictures ({error}): delete it and make it again.") from error
 
 

@@ -34,14 +34,14 @@ class StarterSettings:
     """The first steps run on pictures of half the side: a quarter of the time."""
     batch: int = 8
     small_batch: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
     warm_up: int = 100  # steps
     fall: float = 0.4  # share of the run, at its end, in which the learning rate falls to a twentieth
     average: float = 0.996  # decay of the averaged weights, which are the ones that are kept
     noisiness: float = 0.6
     """Timesteps are drawn as 1000 u^noisiness, u even in 0..1. Below 1 noisy ones come more often: what a text says of
     large areas is plain to see in all others, so that only there is anything learnt from it."""
-    text_rate: float = 3.0  # learning rate of the text encoder and of the attention to it, against that of the rest
+    text_rate: float = 0.5  # learning rate of the text encoder and of the attention to it, against that of the rest
     snr_floor: float = 0.5
     snr_limit: float = 5.0
     """The squared error of the clean picture counts by its SNR within these limits. The upper one is min-SNR weighting;

@@ -57,7 +57,7 @@ class Tailor:
         turn = np.array([[1, 0, 0], [0, np.cos(tilt), np.sin(tilt)], [0, -np.sin(tilt), np.cos(tilt)]])
         points, normals = points @ turn.T, (normals * facing) @ turn.T
         # Cloth: light above, dark below, a little uneven
-        tone = 0.86 + 0.14 * normals[:, 1:2] + self.rng.normal(0, 0.02, (count, 1))
+        tone = 0.93 + 0.09 * normals[:, 1:2] + self.rng.normal(0, 0.02, (count, 1))
         points = points + centre
         return discs(points, normals, radius, 0.0012, colour * tone, self.body.anchor(points))
 

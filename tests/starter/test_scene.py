@@ -54,7 +54,7 @@ def nearest(colour: np.ndarray, table: dict) -> str:
         return cv2.cvtColor(np.asarray(rgb, np.float32)[None, None], cv2.COLOR_RGB2LAB)[0, 0]
 
     names = list(table)
-    distances = [np.linalg.norm((lab(colour) - lab(np.array(table[name]) / 255)) * [0.5, 1, 1]) for name in names]
+    distances = [np.linalg.norm((lab(colour) - lab(np.array(table[name]) / 255)) * [0.6, 1, 1]) for name in names]
     return names[int(np.argmin(distances))]
 
 
@@ -96,7 +96,7 @@ def test_beards_are_on_the_chin_and_follow_the_jaw(studio):
     blue = model.gaussians.sh[:, 0, 2] - model.gaussians.sh[:, 0, 0] > 1
     low = blue & (before[:, 1] < body.landmarks[17][1])
     assert low.sum() > 100
-    assert (after - before)[low, 1].median() < -0.01  # metres
+    assert (after - before)[low, 1].median() < -0.006  # metres
 
 
 def test_worn_things_do_not_follow_the_face(studio):

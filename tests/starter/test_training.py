@@ -176,11 +176,13 @@ def test_pictures_without_control_do_not_depend_on_the_map():
 
 @pytest.mark.slow
 def test_a_minute_of_training_tells_red_from_green(data, tmp_path):
-    settings = replace(TINY, steps=300, small_steps=0, batch=8, learning_rate=3e-3, average=0.95, fall=0.2)
+    settings = replace(
+        TINY, steps=300, small_steps=0, batch=8, learning_rate=3e-3, text_rate=1.0, average=0.95, fall=0.3
+    )
     trainer = train(data, tmp_path / "run", settings, checkpoint_every=1000)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in log if "loss" in entry]
-    assert losses[-1] < 0.3 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
     assert export(tmp_path / "run", tmp_path / "model") == 300
     prior = Prior.load(tmp_path / "model", device="cpu")
     from headstudio.starter.samples import sample
