@@ -108,6 +108,7 @@ def train(
         # 3. Adam, unless something overflowed; then density control.
         if state.gradients_are_finite() and all(map(math.isfinite, losses.values())):
             state.optimiser.step()
+            state.clamp_colours()
             state.skipped_in_a_row = 0
         else:
             skip(state, reporter)

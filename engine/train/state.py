@@ -16,6 +16,7 @@ from ..avatar.density import DensityControl, DensitySettings
 from ..avatar.file import Avatar, bake_identity
 from ..avatar.initialise import super_dense
 from ..avatar.rigged import RiggedGaussians
+from ..avatar.sh_rotation import SH_C0
 from ..errors import UserError
 from ..heads.arrays import HeadArrays
 from ..heads.head import Head
@@ -125,6 +126,15 @@ class State:
         if progress >= settings.shape_freeze and self.identity.requires_grad:
             self.identity = self.identity.detach()
             self.optimiser.param_groups[-1]["params"] = []
+
+    def clamp_colours(self) -> None:
+        """Keeps the splats' mean colours displayable.
+
+        A prompt pulls without end, and below black a splat would have no gradient to come back by.
+        """
+        limit = (0.5 - 1 / 255) / SH_C0
+        with torch.no_grad():
+            self.gaussians.sh[:, 0].clamp_(-limit, limit)
 
     def gradients_are_finite(self) -> bool:
         parameters = [*self.gaussians.parameters().values(), self.identity]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from headstudio.avatar.binding import triangle_frames
 from headstudio.avatar.regularise import regularisation
+from headstudio.avatar.sh_rotation import SH_C0
 from headstudio.condition.picture import condition_image, face_direction
 from headstudio.guidance.distil import distillation_loss, get_strategy
 from headstudio.guidance.prompts import PromptEmbeddings
@@ -68,6 +69,21 @@ def test_gradients_equal_autograd_through_the_whole_loss(head, prior, strategy, 
     assert losses["distil"] == pytest.approx(distilled.item(), rel=1e-4)
     assert losses["position"] == pytest.approx(position.item(), rel=1e-6)
     assert all(p.grad is None for module in (prior.unet, prior.controlnet) for p in module.parameters())
+
+
+def test_mean_colours_stay_displayable_and_keep_their_gradient(head):
+    state = State.start(Request(SIX_STEPS, head, "", "", "an orc", "", 0), Head(head))
+    with torch.no_grad():
+        state.gaussians.sh[:100, 0] = -9.0
+        state.gaussians.sh[100:200, 0] = 9.0
+        inside = state.gaussians.sh[200:].clone()
+    state.clamp_colours()
+    colour = 0.5 + SH_C0 * state.gaussians.sh[:, 0]
+    assert torch.allclose(colour[:100], torch.tensor(1 / 255), atol=1e-6)
+    assert torch.allclose(colour[100:200], torch.tensor(254 / 255), atol=1e-6)
+    assert torch.equal(state.gaussians.sh[200:], inside)
+    colour.clamp_min(0).sum().backward()
+    assert (state.gaussians.sh.grad[:, 0] != 0).all()
 
 
 def test_learning_rates_fall_along_a_cosine_and_the_shape_stops(head, prior):
