@@ -198,7 +198,7 @@ _RANGES = (
 PRESETS: dict[str, tuple[str, TrainSettings]] = {
     "draft": (
         "minutes on two CPU cores, with the built-in prior",
-        # Few steps and coarse pictures: rates are up to two hundred times the paper's, and fall at the end. SDS, because
+        # Few steps and coarse pictures: rates up to two hundred times the paper's, which fall at the end. SDS, because
         # Eq. 7 with a small prior saturates to flat colours; opaque splats held close, because a weak prior otherwise
         # makes fog. The cameras stand where the built-in prior's training pictures were taken from.
         TrainSettings(
