@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from headstudio.avatar.rigged import RiggedAvatar
 from headstudio.heads.default_head import default_head
 from headstudio.rasterise.rasterise import rasterise
 from headstudio.train.photometric import PhotometricSettings, fit
 from headstudio.train.photometric_metrics import psnr
-from photometric_truth import Pictures, picture, random_poses, ring, truth
 from torch import Tensor
 
-RESULT = Path(__file__).parent / "results" / "photometric_fit.json"
+from benchmarks.common import machine, write_results
+from benchmarks.photometric_truth import Pictures, picture, random_poses, ring, truth
 
 
 @torch.no_grad()
@@ -86,16 +83,6 @@ def run(
     return figures, {name: (pictures.images, drawn[name]) for name, pictures in sets.items()}
 
 
-def machine() -> dict:
-    """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    return {"processor": name, "cores": os.cpu_count(), "torch_threads": torch.get_num_threads(), **versions}
-
-
 def sheet(pairs: dict[str, tuple[Tensor, Tensor]], path: Path) -> None:
     """Truth above fit, six pictures of each held-out set."""
     import cv2
@@ -112,9 +99,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the pictures in pixels")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--truth-points", type=int, default=60_000, help="splats of the avatar to be found")
-    parser.add_argument("--json", type=Path, default=RESULT, help="where the figures go")
     parser.add_argument("--picture", type=Path, help="PNG of truth above fit")
     arguments = parser.parse_args()
+    description = machine()
     settings = replace(PhotometricSettings(), steps=arguments.steps)
 
     def report(step: int, loss: float, splats: int) -> None:
@@ -122,9 +109,8 @@ def main() -> None:
             print(f"step {step} loss {loss:.5f} splats {splats}", flush=True)
 
     figures, pairs = run(arguments.size, settings, arguments.truth_points, report=report)
-    result = {"machine": machine(), "size": arguments.size, "psnr_db": figures, "settings": asdict(settings)}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    result = {"size": arguments.size, "psnr_db": figures, "settings": asdict(settings)}
+    print(write_results("photometric_fit", result, description))
     print(json.dumps(figures, indent=2))
     if arguments.picture:
         sheet(pairs, arguments.picture)

@@ -1,6 +1,6 @@
 """Where the time of a training step goes: milliseconds per part, and of whole steps, on this machine.
 
-    python benchmarks/training.py [--prior starter] [--preset draft] [--steps 20] [--out FILE.json]
+    python -m benchmarks.training [--prior starter] [--preset draft] [--steps 20]
 
 Tensor.backward and autograd.backward hold the backward passes of all that was drawn and posed; the other parts are
 forward passes. What is in none of them (random numbers, reports) is the difference to the whole.
@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from headstudio.guidance.prior import Prior
@@ -27,6 +25,8 @@ from headstudio.heads.head import Head
 from headstudio.train import loop
 from headstudio.train.progress import Progress, SilentReporter
 from headstudio.train.settings import PRESETS, TrainSettings, get_preset
+
+from benchmarks.common import machine, write_results
 
 
 @contextmanager
@@ -103,25 +103,17 @@ def main() -> None:
     parser.add_argument("--preset", default="draft", choices=sorted(PRESETS))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     prior = Prior.load(arguments.prior, device=arguments.device)
+    description = machine()
     result = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "device": arguments.device,
-        },
+        "device": arguments.device,
         "preset": arguments.preset,
         "prior": prior.name,
         **measure(get_preset(arguments.preset), prior, arguments.steps),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
+    print(json.dumps(result, indent=2))
+    print(write_results("training", result, description))
 
 
 if __name__ == "__main__":

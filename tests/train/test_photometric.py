@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,10 +24,9 @@ QUICK = PhotometricSettings(
 
 
 @pytest.mark.slow
-def test_fresh_avatar_matches_held_out_views_and_expressions(monkeypatch):
+def test_fresh_avatar_matches_held_out_views_and_expressions():
     """48 pictures of a known avatar on the default head, 96 pixels; the full-size run is benchmarks/photometric_fit."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    import photometric_fit
+    from benchmarks import photometric_fit
 
     settings = replace(
         PhotometricSettings(), steps=450, points=9000, density=replace(PhotometricSettings().density, limit=13_000)
