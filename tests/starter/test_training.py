@@ -30,7 +30,7 @@ TINY = StarterSettings(
         heads=2,
         groups=4,
         condition_channels=(4, 8),
-        text_width=16,
+        text_width=64,  # the pooling of the text has 64 heads
         text_layers=1,
     ),
 )
