@@ -9,6 +9,7 @@ import numpy as np
 from bpy_extras.io_utils import ExportHelper, axis_conversion, orientation_helper
 
 from ..engine.avatar.posing import PosedSplats, pose_splats
+from ..engine.avatar.splats import SplatArrays
 from ..engine.errors import UserError
 from .expressions import avatar_mesh
 from .final_render import mesh_arrays
@@ -17,14 +18,16 @@ from .splat_data import load_splats
 TICK = 0.01  # seconds between two frames of a sequence, in which Blender may redraw and hear Escape
 
 
-def posed_splats(mesh: bpy.types.Object, depsgraph: bpy.types.Depsgraph, axes: np.ndarray) -> PosedSplats:
-    """The avatar's splats in world coordinates turned by ``axes`` [3, 3].
+def posed_splats(
+    splats: SplatArrays, mesh: bpy.types.Object, depsgraph: bpy.types.Depsgraph, axes: np.ndarray
+) -> PosedSplats:
+    """The splats on ``mesh`` as it stands, in world coordinates turned by ``axes`` [3, 3].
 
     The object's transform and the axes act on the mesh, from which positions, rotations, scales and SH all follow.
     """
     evaluated = mesh.evaluated_get(depsgraph)
     vertices, triangles = mesh_arrays(evaluated.data, evaluated.matrix_world)
-    return pose_splats(load_splats(mesh.data.headstudio.splats), vertices @ axes.T, triangles)
+    return pose_splats(splats, vertices @ axes.T, triangles)
 
 
 @orientation_helper(axis_forward="Z", axis_up="Y")
@@ -44,23 +47,21 @@ class HEADSTUDIO_OT_export_ply(bpy.types.Operator, ExportHelper):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         self._begin(context)
+        if self.sequence and context.window is not None and not bpy.app.background:
+            context.window_manager.progress_begin(0, len(self._frames))
+            self._timer = context.window_manager.event_timer_add(TICK, window=context.window)
+            context.window_manager.modal_handler_add(self)
+            return {"RUNNING_MODAL"}
         try:
             if not self.sequence:
                 self._write(context, Path(self.filepath))
-                return {"FINISHED"}
-            if context.window is not None and not bpy.app.background:
-                context.window_manager.progress_begin(0, len(self._frames))
-                self._timer = context.window_manager.event_timer_add(TICK, window=context.window)
-                context.window_manager.modal_handler_add(self)
-                return {"RUNNING_MODAL"}
-            while self._frames:
+            while self.sequence and self._frames:
                 self._next_frame(context)
         except UserError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         finally:
-            if not self.sequence or bpy.app.background:
-                context.scene.frame_set(self._before)
+            context.scene.frame_set(self._before)
         return {"FINISHED"}
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -79,6 +80,7 @@ class HEADSTUDIO_OT_export_ply(bpy.types.Operator, ExportHelper):
     def _begin(self, context: bpy.types.Context) -> None:
         scene = context.scene
         self._mesh = avatar_mesh(context)
+        self._splats = load_splats(self._mesh.data.headstudio.splats)  # once: the frames differ in the mesh alone
         self._before = scene.frame_current
         self._frames = list(range(scene.frame_start, scene.frame_end + 1, scene.frame_step))
         self._done = 0
@@ -98,7 +100,7 @@ class HEADSTUDIO_OT_export_ply(bpy.types.Operator, ExportHelper):
         # plyfile comes with the extension as a wheel and is needed only here
         from ..engine.export.ply import write_ply
 
-        write_ply(path, posed_splats(self._mesh, context.evaluated_depsgraph_get(), self._axes))
+        write_ply(path, posed_splats(self._splats, self._mesh, context.evaluated_depsgraph_get(), self._axes))
 
     def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
         context.window_manager.event_timer_remove(self._timer)

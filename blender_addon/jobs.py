@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
@@ -17,7 +16,6 @@ from .import_avatar import import_avatar
 from .preferences import jobs_folder, preferences
 
 POLL = 0.2  # seconds
-STARTING = 60  # seconds that a worker may take to write its first event
 
 
 @dataclass
@@ -25,8 +23,7 @@ class Following:
     """The job that the panel shows. The folder is the truth; this is what was read of it so far."""
 
     job: Job
-    process: subprocess.Popen | None  # none: a worker of an earlier Blender
-    started: float = field(default_factory=time.monotonic)
+    process: subprocess.Popen
     read: int = 0  # byte of events.jsonl up to which it was read
     step: int = 0
     total: int = 0
@@ -58,7 +55,7 @@ def resume(context: bpy.types.Context, job: Job) -> None:
     follow(job, start_worker(engine, job))
 
 
-def follow(job: Job, process: subprocess.Popen | None) -> None:
+def follow(job: Job, process: subprocess.Popen) -> None:
     global _following
     events = job.events()
     _following = Following(job, process, read=events[-1].end if events else 0)
@@ -103,7 +100,7 @@ def _poll(following: Following) -> bool:
     if not job.exists():
         raise UserError(f"The job's folder {job.folder} has been deleted. Generate again.")
     # A worker that has ended has written its last event: look first, read second
-    ended = following.process is not None and following.process.poll() is not None
+    ended = following.process.poll() is not None
     following.state = job.state()
     snapshot = None
     for event in job.events(following.read):
@@ -115,9 +112,6 @@ def _poll(following: Following) -> bool:
     if snapshot is not None:
         _show(following, snapshot)
     if following.state in (QUEUED, RUNNING) and not ended:
-        waited = time.monotonic() - following.started
-        if following.state == QUEUED and following.process is None and waited > STARTING:
-            raise UserError("The engine did not start. Open the log for its last words.")
         return False
     if following.state != DONE and not following.message:
         lines = last_lines(job.log_path)

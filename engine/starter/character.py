@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .vocabulary import COLOURS, DYED_HAIR, EYES, FANTASTIC_SKIN, LIPS
+from .vocabulary import COLOURS, DYED_HAIR, EYES, EYEWEAR, FANTASTIC_SKIN, HEADGEAR, LIPS
 
 
 @dataclass(frozen=True)
@@ -263,25 +263,9 @@ def sample_character(rng: np.random.Generator) -> Character:
         beard_colour=_pick(rng, DYED_HAIR) if rng.random() < 0.08 else hair_colour,
         eye_colour=_pick(rng, EYES, (4, 5, 3, 2, 1, 1, 1, 1, 0.5)),
         lips=_pick(rng, LIPS, (4, 2, 1, 1, 1)) if rng.random() < (0.45 if sex == "woman" else 0.05) else "",
-        headgear=_pick(
-            rng,
-            (
-                "none",
-                "hat",
-                "top hat",
-                "cowboy hat",
-                "wizard hat",
-                "santa hat",
-                "cap",
-                "beanie",
-                "crown",
-                "helmet",
-                "headband",
-            ),
-            (13, 3, 1.2, 1.2, 1, 0.6, 1.8, 1.8, 1.5, 1.5, 1.2),
-        ),
+        headgear=_pick(rng, HEADGEAR, (13, 3, 1.2, 1.2, 1, 0.6, 1.8, 1.8, 1.5, 1.5, 1.2)),
         headgear_colour=_pick(rng, COLOURS),
-        eyewear=_pick(rng, ("none", "glasses", "sunglasses", "eyepatch", "mask"), (7, 1.6, 0.9, 0.3, 0.4)),
+        eyewear=_pick(rng, EYEWEAR, (7, 1.6, 0.9, 0.3, 0.4)),
         eyewear_colour=_pick(rng, COLOURS) if rng.random() < 0.5 else "black",
         ears="pointed" if rng.random() < 0.05 else "round",
         horns=bool(rng.random() < 0.03),

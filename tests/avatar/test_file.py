@@ -18,20 +18,8 @@ from headstudio.avatar.posing import pose_splats
 from headstudio.errors import UserError
 from headstudio.heads.default_head import default_head
 from headstudio.heads.skinning import skin
-from support.avatars import PROVENANCE, random_splats, small_avatar
+from support.avatars import PROVENANCE, random_splats
 from support.synthetic_head import synthetic_head
-
-
-@pytest.fixture(scope="module")
-def avatar() -> Avatar:
-    return small_avatar()
-
-
-@pytest.fixture(scope="module")
-def data(avatar, tmp_path_factory) -> bytes:
-    path = tmp_path_factory.mktemp("avatar") / "one.avatar.npz"
-    save_avatar(path, avatar)
-    return path.read_bytes()
 
 
 def test_round_trip_keeps_everything_within_the_stated_errors(avatar, tmp_path):

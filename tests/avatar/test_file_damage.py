@@ -12,23 +12,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from headstudio.avatar import archive
-from headstudio.avatar.file import VERSION, Avatar, load_avatar, save_avatar
+from headstudio.avatar.file import VERSION, Avatar, load_avatar
 from headstudio.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.avatars import small_avatar
-
-
-@pytest.fixture(scope="module")
-def avatar() -> Avatar:
-    return small_avatar()
-
-
-@pytest.fixture(scope="module")
-def data(avatar, tmp_path_factory) -> bytes:
-    path = tmp_path_factory.mktemp("avatar") / "one.avatar.npz"
-    save_avatar(path, avatar)
-    return path.read_bytes()
 
 
 def same(one: Avatar, two: Avatar) -> bool:

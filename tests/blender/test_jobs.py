@@ -26,7 +26,7 @@ def asked(bpy, scene, addon, tiny_prior, tmp_path):
     scene.headstudio.steps = 2
     yield scene.headstudio
     following = addon.jobs.current()
-    if following is not None and following.process is not None:
+    if following is not None:
         following.process.kill()
         following.process.wait()
     addon.jobs.unregister()
