@@ -7,7 +7,7 @@ from headstudio.avatar.posing import pose_splats
 from headstudio.export.ply import read_ply
 from headstudio.heads.expressions import PRESETS
 from headstudio.heads.skinning import skin
-from test_splats import random_splats
+from pictures import random_splats
 
 
 @pytest.fixture
