@@ -1,13 +1,15 @@
 """The GPU program that draws splats: Eq. 5, projection, spherical harmonics and blending weights, one quad per splat.
 
-It is the rasteriser of the engine (``engine/rasterise``) as a vertex and a fragment shader: the same projection with
-0.3 square pixels of blur, the same cut-off and cap of alpha, so that a final render equals the engine's picture.
+It is the rasteriser of the engine (``engine/rasterise``) as a vertex and a fragment shader: the same projection
+and the same numbers (``engine/picture_constants.py``), so that a final render equals the engine's picture.
 Blending is the fixed-function ``ALPHA_PREMULT`` over splats sorted from back to front, in display-referred sRGB.
 """
 
 from __future__ import annotations
 
 import gpu
+
+from ..engine import picture_constants
 
 TEXTURE_WIDTH = 4096  # texels a row; the shader finds texel i of a table at (i % width, i / width)
 
@@ -34,9 +36,6 @@ struct View {
 """
 
 _VERTEX = """
-const float BLUR = 0.3;
-const float MIN_ALPHA = 1.0 / 255.0;
-
 vec4 texel(sampler2D table, int i) { return texelFetch(table, ivec2(i % WIDTH, i / WIDTH), 0); }
 
 mat3 rotation(vec4 q) {
@@ -107,11 +106,11 @@ void main() {
   if (orthographic) {
     jacobian = mat3x2(focal.x, 0, 0, focal.y, 0, 0);
   } else {
-    /* Beyond 1.3 times the view's edge the linearisation would explode: hold its slope there */
+    /* Too far beyond the view's edge the linearisation would explode: hold its slope there */
     vec2 middle = vec2(view.projection[2][0], view.projection[2][1]);
     vec2 half_width = 0.5 * view.viewport.xy / focal;
-    vec2 low = (-1.0 + middle) * half_width - 0.3 * half_width;
-    vec2 high = (1.0 + middle) * half_width + 0.3 * half_width;
+    vec2 low = (-1.0 + middle) * half_width - FRUSTUM_MARGIN * half_width;
+    vec2 high = (1.0 + middle) * half_width + FRUSTUM_MARGIN * half_width;
     vec2 slope = clamp(p.xy / -p.z, low, high);
     float inverse = 1.0 / -p.z;
     vec2 rate = focal * inverse;
@@ -122,11 +121,11 @@ void main() {
   spread[1][1] += BLUR;
   float determinant = spread[0][0] * spread[1][1] - spread[0][1] * spread[0][1];
   float opacity = scale.w;
-  if (!(determinant > 0.0) || opacity < MIN_ALPHA) return;
+  if (!(determinant > 0.0) || opacity < ALPHA_MIN) return;
   conic = vec3(spread[1][1], -spread[0][1], spread[0][0]) / determinant;
 
   /* The quad just holds the ellipse on which alpha falls below its cut-off */
-  vec2 reach = sqrt(2.0 * log(opacity / MIN_ALPHA) * vec2(spread[0][0], spread[1][1])) + 0.5;
+  vec2 reach = sqrt(2.0 * log(opacity / ALPHA_MIN) * vec2(spread[0][0], spread[1][1])) + 0.5;
   centre = (0.5 * clip.xy / clip.w + 0.5) * view.viewport.xy;
   vec2 pixel = centre + corner * reach;
   if (any(greaterThan(centre - reach, view.viewport.xy)) || any(lessThan(centre + reach, vec2(0.0)))) return;
@@ -141,8 +140,8 @@ _FRAGMENT = """
 void main() {
   if (view.output_mode.y > 0.5 && gl_FragCoord.z > texelFetch(scene_depth, ivec2(gl_FragCoord.xy), 0).r) discard;
   vec2 d = gl_FragCoord.xy - centre;
-  float alpha = min(MAX_ALPHA, tint.a * exp(-0.5 * (conic.x * d.x * d.x + conic.z * d.y * d.y) - conic.y * d.x * d.y));
-  if (alpha < 1.0 / 255.0) discard;
+  float alpha = min(ALPHA_MAX, tint.a * exp(-0.5 * (conic.x * d.x * d.x + conic.z * d.y * d.y) - conic.y * d.x * d.y));
+  if (alpha < ALPHA_MIN) discard;
   result = vec4(tint.rgb * alpha, alpha);
 }
 """
@@ -164,8 +163,8 @@ def splat_shader() -> gpu.types.GPUShader:
     info.vertex_out(between)
     info.fragment_out(0, "VEC4", "result")
     info.define("WIDTH", str(TEXTURE_WIDTH))
-    info.define("NEAR", "0.01")
-    info.define("MAX_ALPHA", "0.999")
+    for name in ("NEAR", "BLUR", "ALPHA_MIN", "ALPHA_MAX", "FRUSTUM_MARGIN"):
+        info.define(name, repr(float(getattr(picture_constants, name))))
     info.vertex_source(_VERTEX)
     info.fragment_source(_FRAGMENT)
     return gpu.shader.create_from_info(info)

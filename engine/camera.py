@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .picture_constants import NEAR
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -25,7 +27,7 @@ class Camera:
     intrinsics: Tensor  # [..., 3, 3] pixels
     width: int
     height: int
-    near: float = 0.01  # metres; nothing nearer is drawn
+    near: float = NEAR  # metres; nothing nearer is drawn
     orthographic: bool = False
 
     def __post_init__(self) -> None:

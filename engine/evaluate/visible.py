@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..camera import Camera
 from ..gaussians import Gaussians
+from ..picture_constants import SH_0, SH_OFFSET
 from ..rasterise import rasterise
-from ..rasterise.constants import SH_0, SH_OFFSET
 
 
 @torch.no_grad()

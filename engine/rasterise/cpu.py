@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import constants, cpu_bin, cpu_blend, cpu_project, workers
+from .. import picture_constants as constants
+from . import cpu_bin, cpu_blend, cpu_project, workers
 
 TILE = cpu_blend.TILE
 # Gaussians, and tiles, that a thread takes at a time.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..picture_constants import BLUR, FAR, QUATERNION_MIN_SQUARED, SH_OFFSET
 from . import reference
-from .constants import BLUR, FAR, QUATERNION_MIN_SQUARED, SH_OFFSET
 
 TILE = 16  # px; gsplat's own default
 _ADVICE = (

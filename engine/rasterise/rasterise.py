@@ -43,7 +43,7 @@ def rasterise(
     screen_offsets: Tensor | None = None,  # [..., N, 2] pixels added to the projected centres
     backend: str = "auto",
 ) -> Render:
-    """Draw ``gaussians`` from one camera or a batch of cameras, as 3D Gaussian splatting does (``constants.py``).
+    """Draw ``gaussians`` from one camera or a batch of cameras, as 3D Gaussian splatting does (``picture_constants``).
 
     Differentiable in every tensor of ``gaussians``, in ``background``, ``screen_offsets``, and the camera's
     ``world_to_camera`` and ``intrinsics``. Pass zeros that require a gradient as ``screen_offsets`` to read the

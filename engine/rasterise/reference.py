@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .constants import (
+from ..picture_constants import (
     ALPHA_MAX,
     ALPHA_MIN,
     BLUR,

@@ -11,7 +11,7 @@ from headstudio.avatar.initialise import super_dense
 from headstudio.avatar.rigged import RiggedGaussians
 from headstudio.heads.arrays import HeadArrays
 from headstudio.heads.default_head import default_head
-from headstudio.rasterise.constants import SH_0, SH_OFFSET
+from headstudio.picture_constants import SH_0, SH_OFFSET
 
 SKIN = (236, 195, 170)
 

@@ -1,4 +1,4 @@
-"""Every number that defines the picture, once, for all back ends.
+"""Every number that defines the picture, once, for all back ends and for Blender's shader (numpy-only).
 
 They are those of 3D Gaussian splatting as gsplat's "classic" mode draws it, so that an avatar trained here looks the
 same in other viewers.
@@ -16,6 +16,8 @@ TRANSMITTANCE_MIN = 1e-4
 # The affine approximation of the perspective projection is taken at a point that is moved inside the picture widened
 # by this share of its half size; outside, it would stretch splats without bound.
 FRUSTUM_MARGIN = 0.3
+# Splats nearer than this to a perspective camera, metres, are not drawn, unless the camera says otherwise.
+NEAR = 0.01
 # Splats further away than this, metres, are not drawn.
 FAR = 1e10
 # A quaternion shorter than the square root of this names no rotation; its splat is not drawn.
