@@ -2,6 +2,7 @@
 
     JOB/
       job.json             the request, written once
+      start.avatar.npz     the avatar that training starts from, where the request names one
       events.jsonl         what happened, one JSON object per line, only ever appended to
       checkpoint/          from which a stopped job goes on
       preview/             front.png, side.png and snapshot.avatar.npz of the latest snapshot
@@ -30,6 +31,7 @@ import json
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -41,6 +43,7 @@ from .train.settings import TrainSettings, get_preset
 
 FORMAT = "headstudio job"
 VERSION = 1
+START = "start.avatar.npz"
 MAX_PROMPT = 1000  # characters; the text encoders read about 75 words
 MAX_STEPS = 10_000_000
 MAX_SEED = 2**63 - 1
@@ -51,6 +54,7 @@ _FINAL = {"cancelled": CANCELLED, "error": FAILED, "done": DONE}  # event kind t
 
 _NAME = re.compile(r"[^\W_][\w .-]{0,79}")
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}  # on Windows
+_OPTIONAL = ("negative", "controlnet", "start_from")  # texts of a request that may be none
 _TAIL = 1 << 16  # bytes at the end of the events in which the last one is looked for
 
 
@@ -71,14 +75,15 @@ class JobRequest:
     controlnet: str | None = None  # folder or hub id, where the prior's folder has none
     download: bool = False  # whether missing weights may be fetched
     head: str = "default"  # the built-in one, or a FLAME file
+    start_from: str | None = None  # an avatar file on that head; none: bare splats on the head's own shape
     device: str = "auto"  # "cpu", "cuda", "cuda:1"; auto: the GPU if there is one
     low_memory: bool = False  # one picture at a time through the prior, for 8-12 GB cards
     settings: dict[str, object] = field(default_factory=dict)  # fields of TrainSettings that differ from the preset's
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "name", "negative", "preset", "prior", "controlnet", "head", "device"):
+        for name in ("prompt", "name", "negative", "preset", "prior", "controlnet", "head", "device", "start_from"):
             value = getattr(self, name)
-            if not isinstance(value, str) and not (name in ("negative", "controlnet") and value is None):
+            if not isinstance(value, str) and not (name in _OPTIONAL and value is None):
                 raise UserError(f"The request's {name} is {value!r}; it must be text.")
         for name in ("download", "low_memory"):
             if not isinstance(getattr(self, name), bool):
@@ -156,17 +161,22 @@ class Job:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], request: JobRequest) -> Job:
-        """Makes the folder (which must be new or empty) and writes the request.
+        """Makes the folder (which must be new or empty) and writes the request, and a copy of the avatar to start from.
 
-        Raises ``UserError`` if something is there already or nothing can be written there.
+        Raises ``UserError`` if something is there already, nothing can be written there, or that avatar is missing.
         """
         folder = Path(folder).absolute()
+        start = request.start_from
+        if start is not None and not (Path(start).is_file() and os.access(start, os.R_OK)):
+            raise UserError(f"There is no avatar file at {start} to start from.")
         with _folder_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / "job.json").exists():
                 raise UserError(f"There is a job in {folder} already. Resume it, or choose another folder.")
             if any(folder.iterdir()):
                 raise UserError(f"The folder {folder} is not empty. A job needs a folder of its own.")
+            if start is not None:  # a copy: the file may change or vanish before the job is resumed
+                shutil.copyfile(start, folder / START)
         about = {"format": FORMAT, "version": VERSION, "request": request.to_json()}
         with atomic_write(folder / "job.json") as file:
             file.write(json.dumps(about, indent=1).encode())
@@ -200,6 +210,11 @@ class Job:
     @property
     def avatar_path(self) -> Path:
         return self.folder / f"{self.request.name}.avatar.npz"
+
+    @property
+    def start_path(self) -> Path | None:
+        """The copy of the avatar that training starts from."""
+        return None if self.request.start_from is None else self.folder / START
 
     @property
     def checkpoint_folder(self) -> Path:

@@ -145,7 +145,7 @@ def _run(job: Job, serving: Serving, stop: StopSignals, terminal: Reporter | Non
     _tell(serving, "started", pid=os.getpid(), resumed=job.last_step() > 0)
     if job.cancel_requested():
         raise _Cancelled
-    from .avatar.file import save_avatar
+    from .avatar.file import load_avatar, save_avatar
     from .guidance.prompts import DEFAULT_NEGATIVE
     from .train.loop import TrainingStopped, train
 
@@ -167,6 +167,7 @@ def _run(job: Job, serving: Serving, stop: StopSignals, terminal: Reporter | Non
             checkpoint_dir=job.checkpoint_folder,
             resume=True,
             device=prior.device,
+            start=None if job.start_path is None else load_avatar(job.start_path),
         )
     except TrainingStopped as end:
         raise _Cancelled from end

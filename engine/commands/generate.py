@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UserError
-from ..job import DONE, RUNNING, Job, JobRequest, name_from
+from ..job import DONE, RUNNING, START, Job, JobRequest, name_from
 from ..train.progress import SilentReporter
 from .common import command
 
@@ -50,6 +50,10 @@ def run(
     ] = None,
     download: Annotated[bool | None, typer.Option("--download", help="Fetch the prior's weights if missing.")] = None,
     head: Annotated[str | None, typer.Option(help="default (built in), or a FLAME file of yours.")] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option("--from", metavar="AVATAR", help="Start from this avatar file, made on the same head."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1 ...")] = None,
     low_memory: Annotated[
         bool | None, typer.Option("--low-memory", help="For GPUs with 8 to 12 GB: slower, same result.")
@@ -64,6 +68,7 @@ def run(
     headstudio generate "a smiling old man with a white beard and a red hat"
     headstudio generate "an elf with green skin" --seed 3 --preset standard --out elf
     headstudio generate --resume --out elf
+    headstudio generate "an old elf" --from elf/elf.avatar.npz --out old-elf
 
     Without a GPU the preset draft takes minutes. Ctrl-C finishes the step, keeps a checkpoint and exits with code 130;
     the same command with --resume goes on from there, as it does after a crash, and ends with the same avatar.
@@ -80,6 +85,7 @@ def run(
         "controlnet": _located(controlnet),
         "download": download,
         "head": _located(head),
+        "start_from": _located(start_from),
         "device": device,
         "low_memory": low_memory,
     }
@@ -190,7 +196,7 @@ class _PlainReporter(SilentReporter):
 
 def _remove(job: Job) -> None:
     """Takes back a folder that was made a moment ago."""
-    for name in ("job.json", "events.jsonl", "lock", "log.txt", "cancel"):
+    for name in ("job.json", "events.jsonl", "lock", "log.txt", "cancel", START):
         (job.folder / name).unlink(missing_ok=True)
     shutil.rmtree(job.preview_folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # the user's own files lie in it: it stays

@@ -54,17 +54,21 @@ def train(
     checkpoint_dir: Path | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
+    start: Avatar | None = None,
 ) -> Avatar:
     """Trains an avatar of ``prompt``. The same arguments give the same avatar on the same machine.
+
+    It starts from the splats and the shape of the avatar ``start``, made on the same head, or from bare splats.
 
     With ``checkpoint_dir`` the run can be continued by another call with ``resume``, and ends as if it had never
     stopped; without ``resume`` the checkpoints that lie there are removed.
 
     Raises ``TrainingStopped`` when the reporter says so, and ``UserError`` for an empty prompt, a checkpoint of another
-    run, a full disk, too little memory for a single picture, or gradients that stay not finite.
+    run, a ``start`` on another head, a full disk, too little memory for a single picture, or gradients that stay not
+    finite.
     """
     reporter = reporter or SilentReporter()
-    request = Request(settings, arrays, prior.name, prior.revision, prompt, negative, seed)
+    request = Request(settings, arrays, prior.name, prior.revision, prompt, negative, seed, start)
     head = Head(arrays, device)
     sampler = MotionSampler(arrays)
     strategy = get_strategy(settings.strategy)

@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..heads.arrays import HeadArrays
 from ..heads.head import Head
 from .checkpoint import Checkpoint
+from .continued import digest, identity_of
 from .settings import TrainSettings
 
 _START = 2**32  # the stream of random numbers that the start draws from: no step has this number
@@ -43,10 +44,11 @@ class Request:
     prompt: str
     negative: str
     seed: int
+    start: Avatar | None = None  # the avatar that the run starts from
 
     def provenance(self) -> dict:
         """JSON values for the avatar file. No clock in it: the same request gives the same file."""
-        return {
+        about = {
             "prompt": self.prompt,
             "negative": self.negative,
             "seed": self.seed,
@@ -56,6 +58,9 @@ class Request:
             "head": self.head.name,
             "version": __version__,
         }
+        if self.start is not None:
+            about["start"] = {"prompt": self.start.provenance.get("prompt"), "digest": digest(self.start)}
+        return about
 
     def fingerprint(self) -> dict:
         """What a checkpoint is compared by."""
@@ -103,7 +108,13 @@ class State:
 
     @staticmethod
     def start(request: Request, head: Head) -> State:
-        """Super-dense splats on the head at rest, the head's own shape."""
+        """The avatar to start from, or super-dense splats on the head at rest in its own shape.
+
+        Raises ``UserError`` if that avatar was made on another head.
+        """
+        if request.start is not None:
+            identity = torch.as_tensor(identity_of(request.head, request.start.head)).to(head.device)
+            return State(request, head, RiggedGaussians.from_arrays(request.start.splats, head.device), identity)
         _, generator = random_numbers(request.seed, _START)
         settings = request.settings
         gaussians = super_dense(
