@@ -5,18 +5,21 @@ from __future__ import annotations
 import bpy
 
 from . import export_ply, expressions, jobs, panel, viewport
-from .final_render import HeadStudioRender
+from .final_render import HEADSTUDIO_PT_render, HeadStudioRender
 from .import_avatar import HEADSTUDIO_FH_avatar, HEADSTUDIO_OT_import_avatar, menu_entry
 from .preferences import HeadStudioPreferences
+from .render_settings import HeadStudioRenderSettings
 from .splat_data import HeadStudioMesh
 
 CLASSES = (
     HeadStudioPreferences,
     HeadStudioMesh,
+    HeadStudioRenderSettings,
     panel.HeadStudioScene,
     HEADSTUDIO_OT_import_avatar,
     HEADSTUDIO_FH_avatar,
     HeadStudioRender,
+    HEADSTUDIO_PT_render,
     panel.HEADSTUDIO_OT_generate,
     panel.HEADSTUDIO_OT_cancel,
     panel.HEADSTUDIO_OT_resume,
@@ -36,6 +39,7 @@ def register() -> None:
         bpy.utils.register_class(cls)
     bpy.types.Mesh.headstudio = bpy.props.PointerProperty(type=HeadStudioMesh)
     bpy.types.Scene.headstudio = bpy.props.PointerProperty(type=panel.HeadStudioScene)
+    bpy.types.Scene.headstudio_render = bpy.props.PointerProperty(type=HeadStudioRenderSettings)
     bpy.types.TOPBAR_MT_file_import.append(menu_entry)
     bpy.types.TOPBAR_MT_file_export.append(export_ply.menu_entry)
     viewport.register()
@@ -46,6 +50,7 @@ def unregister() -> None:
     viewport.unregister()
     bpy.types.TOPBAR_MT_file_export.remove(export_ply.menu_entry)
     bpy.types.TOPBAR_MT_file_import.remove(menu_entry)
+    del bpy.types.Scene.headstudio_render
     del bpy.types.Scene.headstudio
     del bpy.types.Mesh.headstudio
     for cls in reversed(CLASSES):

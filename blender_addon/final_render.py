@@ -1,15 +1,19 @@
-"""The render engine HEADSTUDIO: F12, animations and ``blender -b -a``, on the GPU, with or without a screen."""
+"""The render engine HEADSTUDIO: F12, animations and ``blender -b -a``, with or without a screen."""
 
 from __future__ import annotations
 
 import bpy
-import gpu
 import numpy as np
-from gpu_extras.batch import batch_for_shader
-from mathutils import Matrix
 
-from .splat_data import load_splats
-from .splat_draw import SplatDrawing
+from ..engine.errors import UserError
+from .camera_view import CameraView, camera_view
+from .gpu_context import why_no_gpu
+from .gpu_render import MAX_SIDE, draw_on_gpu
+from .rendered_scene import mesh_arrays, rendered_scene
+
+__all__ = ["HeadStudioRender", "mesh_arrays", "to_display", "to_linear"]
+
+NOTHING = 1e10  # metres: the Depth pass where no splat is, as in Cycles
 
 
 def to_linear(colour: np.ndarray) -> np.ndarray:
@@ -17,112 +21,128 @@ def to_linear(colour: np.ndarray) -> np.ndarray:
     return np.where(colour <= 0.04045, colour / 12.92, ((np.maximum(colour, 0) + 0.055) / 1.055) ** 2.4)
 
 
-def mesh_arrays(mesh: bpy.types.Mesh, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
-    """World vertices [N, 3] and triangles [M, 3] of an evaluated mesh."""
-    vertices = np.empty(3 * len(mesh.vertices), np.float32)
-    mesh.vertices.foreach_get("co", vertices)
-    mesh.calc_loop_triangles()
-    triangles = np.empty(3 * len(mesh.loop_triangles), np.int32)
-    mesh.loop_triangles.foreach_get("vertices", triangles)
-    matrix = np.array(matrix, np.float32)
-    return vertices.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3], triangles.reshape(-1, 3)
+def to_display(colour: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`to_linear`."""
+    return np.where(colour <= 0.0031308, colour * 12.92, 1.055 * np.maximum(colour, 0) ** (1 / 2.4) - 0.055)
+
+
+def edge_offsets(samples: int) -> np.ndarray:
+    """Evenly spread places [S, 2] within a pixel, from -0.5 to 0.5; the middle if there is but one."""
+    index = np.arange(1, samples + 1) if samples > 1 else np.zeros(1)
+    # Multiples of the plastic number's powers: a sequence of low discrepancy in two dimensions
+    return np.stack([(0.5 + index * 0.7548776662) % 1, (0.5 + index * 0.5698402910) % 1], -1) - 0.5
 
 
 class HeadStudioRender(bpy.types.RenderEngine):
-    """Avatars as splats; the scene's other meshes hide them and are otherwise left out (transparent)."""
+    """Avatars as splats. Other surfaces of the scene are held out: they hide splats and are themselves transparent, so
+    that the picture can be laid over that of another engine."""
 
     bl_idname = "HEADSTUDIO"
     bl_label = "HeadStudio"
-    bl_use_gpu_context = True
+    # With a window Blender makes the context beforehand, on its main thread. Without one `update` asks for it, because
+    # Blender would end its process where there is no GPU context to be had.
+    bl_use_gpu_context = not bpy.app.background
     bl_use_preview = False
 
+    def update(self, _data: bpy.types.BlendData, _depsgraph: bpy.types.Depsgraph) -> None:
+        if bpy.app.background:
+            self.bl_use_gpu_context = not why_no_gpu()
+
+    def update_render_passes(self, scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> None:
+        self.register_pass(scene, layer, "Combined", 4, "RGBA", "COLOR")
+        if layer.use_pass_z:
+            self.register_pass(scene, layer, "Depth", 1, "Z", "VALUE")
+
     def render(self, depsgraph: bpy.types.Depsgraph) -> None:
-        scene = depsgraph.scene
-        if scene.camera is None:
-            self.report({"ERROR"}, "There is no camera to render from. Add one and make it the scene's camera.")
-            return
-        scale = scene.render.resolution_percentage / 100
-        width, height = int(scene.render.resolution_x * scale), int(scene.render.resolution_y * scale)
-        camera = scene.camera.evaluated_get(depsgraph)
-        view = np.array(camera.matrix_world.normalized().inverted(), np.float64)
-        projection = np.array(
-            camera.calc_matrix_camera(
-                depsgraph,
-                x=width,
-                y=height,
-                scale_x=scene.render.pixel_aspect_x,
-                scale_y=scene.render.pixel_aspect_y,
-            ),
-            np.float64,
-        )
+        try:
+            self._render(depsgraph)
+        except UserError as error:
+            self.report({"ERROR"}, str(error))
+
+    def _render(self, depsgraph: bpy.types.Depsgraph) -> None:
+        scene = depsgraph.scene.original
+        settings = scene.headstudio_render
+        lead = settings.main or scene
+        view = self._view(depsgraph, lead)
         wants_depth = depsgraph.view_layer_eval.use_pass_z
-        colour, depth = draw_scene(depsgraph, view, projection, width, height, wants_depth)
-        result = self.begin_result(0, 0, width, height)
-        layer = result.layers[0]
-        layer.passes["Combined"].rect.foreach_set(colour.astype(np.float32).ravel())
-        if wants_depth:
-            layer.passes["Depth"].rect.foreach_set(depth.astype(np.float32).ravel())
+        avatars, surfaces = rendered_scene(depsgraph)
+        offsets = edge_offsets(settings.edge_samples)
+        if why_no_gpu():
+            raise UserError(f"There is no GPU to render with: {why_no_gpu()}.")
+        drawn = draw_on_gpu(view, avatars, surfaces, offsets, wants_depth, self._advance)
+        if drawn is not None:
+            self._hand_over(view, *drawn, _background(scene))
+
+    def _view(self, depsgraph: bpy.types.Depsgraph, lead: bpy.types.Scene) -> CameraView:
+        """What is to be rendered. Raises ``UserError`` if it cannot be."""
+        if lead.camera is None:
+            raise UserError("There is no camera to render from. Add one and make it the scene's camera.")
+        if lead.camera.type != "CAMERA" or lead.camera.data.type == "PANO":
+            raise UserError(
+                f"{lead.camera.name} is no perspective or orthographic camera: HeadStudio renders no other."
+            )
+        width, height = self.resolution_x, self.resolution_y
+        if max(width, height) > MAX_SIDE:
+            raise UserError(
+                f"A picture of {width} x {height} pixels is too large: HeadStudio renders up to {MAX_SIDE}."
+            )
+        view = camera_view(depsgraph, lead.camera, lead.render, width, height)
+        if not np.isfinite(view.view).all():
+            raise UserError(f"{lead.camera.name} is scaled to nothing. Put its scale back to 1 to render from it.")
+        return view
+
+    def _advance(self, done: float) -> bool:
+        """Show the share that is done; False once the render was cancelled."""
+        self.update_progress(done)
+        return not self.test_break()
+
+    def _hand_over(
+        self,
+        view: CameraView,
+        picture: np.ndarray,  # [H, W, 4] premultiplied, display-referred, bottom row first
+        depth: np.ndarray | None,  # [H, W] times alpha
+        background: np.ndarray | None,  # [3] scene-linear; none: transparent
+    ) -> None:
+        """Give the picture to Blender, scene-linear and premultiplied."""
+        alpha = picture[..., 3:]
+        covered = np.maximum(alpha, 1e-6)
+        if background is None:
+            colour = np.concatenate([to_linear(picture[..., :3] / covered) * alpha, alpha], -1)
+        else:
+            # Blended in display-referred colour, as the splats themselves were
+            shown = picture[..., :3] + (1 - alpha) * to_display(background)
+            colour = np.concatenate([to_linear(shown), np.ones_like(alpha)], -1)
+        left, bottom, right, top = view.border
+        result = self.begin_result(0, 0, right - left, top - bottom)
+        passes = result.layers[0].passes
+        passes["Combined"].rect.foreach_set(np.ascontiguousarray(colour, np.float32).ravel())
+        if depth is not None:
+            metres = np.where(alpha[..., 0] > 0.5, depth / covered[..., 0], NOTHING)
+            passes["Depth"].rect.foreach_set(metres.astype(np.float32).ravel())
         self.end_result(result)
 
 
-def draw_scene(depsgraph, view: np.ndarray, projection: np.ndarray, width: int, height: int, wants_depth: bool):
-    """Premultiplied linear RGBA [H, W, 4] and, if wanted, depth [H, W] (metres, 1e10 where nothing is).
-
-    Bottom row first.
-    """
-    avatars, occluders = [], []
-    for instance in depsgraph.object_instances:
-        item = instance.object
-        if item.type != "MESH" or not instance.show_self:
-            continue
-        data = item.original.data.headstudio.splats
-        vertices, triangles = mesh_arrays(item.data, instance.matrix_world)
-        if data is None:
-            occluders.append((vertices, triangles))
-        else:
-            drawing = SplatDrawing(load_splats(data))
-            drawing.pose(vertices, triangles)
-            avatars.append((-(drawing.centre @ view[2, :3] + view[2, 3]), drawing))
-    avatars.sort(key=lambda pair: -pair[0])
-
-    offscreen = gpu.types.GPUOffScreen(width, height, format="RGBA32F")
-    try:
-        pictures = []
-        for depth_mode in (False, True) if wants_depth else (False,):
-            with offscreen.bind():
-                framebuffer = gpu.state.active_framebuffer_get()
-                framebuffer.clear(color=(0, 0, 0, 0), depth=1.0)
-                _draw_occluders(occluders, view, projection)
-                gpu.state.depth_test_set("LESS_EQUAL")
-                gpu.state.depth_mask_set(False)
-                for _, drawing in avatars:
-                    drawing.draw(view, projection, width, height, depth_mode=depth_mode)
-                gpu.state.depth_test_set("NONE")
-                rows = framebuffer.read_color(0, 0, width, height, 4, 0, "FLOAT")
-                rows.dimensions = width * height * 4  # flat: numpy misreads a buffer of several dimensions
-                pictures.append(np.array(rows, np.float32).reshape(height, width, 4))
-    finally:
-        offscreen.free()
-    shown, alpha = pictures[0][..., :3], pictures[0][..., 3:]
-    covered = np.maximum(alpha, 1e-6)
-    colour = np.concatenate([to_linear(shown / covered) * alpha, alpha], -1)
-    if not wants_depth:
-        return colour, None
-    return colour, np.where(alpha[..., 0] > 0.5, pictures[1][..., 0] / covered[..., 0], 1e10)
+def _background(scene: bpy.types.Scene) -> np.ndarray | None:
+    """The world's viewport colour [3], scene-linear; None where the film is transparent."""
+    if scene.render.film_transparent:
+        return None
+    return np.array(scene.world.color) if scene.world is not None else np.zeros(3)
 
 
-def _draw_occluders(occluders, view: np.ndarray, projection: np.ndarray) -> None:
-    """Write the depth of the scene's other meshes."""
-    if not occluders:
-        return
-    shader = gpu.shader.from_builtin("UNIFORM_COLOR")
-    gpu.state.depth_test_set("LESS_EQUAL")
-    gpu.state.depth_mask_set(True)
-    gpu.state.color_mask_set(False, False, False, False)
-    with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
-        gpu.matrix.load_matrix(Matrix(view.tolist()))
-        gpu.matrix.load_projection_matrix(Matrix(projection.tolist()))
-        for vertices, triangles in occluders:
-            if len(triangles):
-                batch_for_shader(shader, "TRIS", {"pos": vertices}, indices=triangles).draw(shader)
-    gpu.state.color_mask_set(True, True, True, True)
+class HEADSTUDIO_PT_render(bpy.types.Panel):
+    bl_label = "HeadStudio"
+    bl_space_type = "PROPERTIES"
+    bl_region_type = "WINDOW"
+    bl_context = "render"
+    COMPAT_ENGINES = {"HEADSTUDIO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return context.engine in cls.COMPAT_ENGINES
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, settings = self.layout, context.scene.headstudio_render
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(settings, "edge_samples")
+        layout.prop(context.scene.render, "film_transparent")

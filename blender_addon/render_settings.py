@@ -1,0 +1,20 @@
+"""The render engine's own settings, kept in the scene."""
+
+from __future__ import annotations
+
+import bpy
+
+
+class HeadStudioRenderSettings(bpy.types.PropertyGroup):
+    edge_samples: bpy.props.IntProperty(
+        name="Edge Samples",
+        default=8,
+        min=1,
+        max=64,
+        description="Pictures over which the edges of surfaces that hide splats are averaged. 1: hard edges",
+    )
+    main: bpy.props.PointerProperty(
+        name="Main Scene",
+        type=bpy.types.Scene,
+        description="The scene into whose picture this one's splats go: camera, border and pixels are that scene's",
+    )
