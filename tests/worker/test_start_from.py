@@ -24,10 +24,6 @@ def test_the_avatar_may_vanish_before_the_job_is_resumed(tmp_path, tiny_prior):
                 broken.request_cancel()
 
     assert serve(broken, Stop()) == 130
-    first.avatar_path.unlink()
-    assert serve(broken) == 2  # started from something else: one line, and nothing made
-    assert "start.avatar.npz" in broken.events()[-1].data["message"]
-    broken.start_path.write_bytes(whole.start_path.read_bytes())
     assert Job.open(broken.folder).request == request
     assert serve(broken) == 0
     assert broken.avatar_path.read_bytes() == whole.avatar_path.read_bytes()
@@ -38,3 +34,11 @@ def test_a_missing_avatar_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(UserError, match=r"no avatar file at .*lost"):
         Job.create(tmp_path / "job", JobRequest("a man", start_from=str(tmp_path / "lost.avatar.npz")))
     assert not (tmp_path / "job").exists()
+
+
+def test_a_damaged_copy_is_one_sentence(tmp_path, tiny_prior):
+    damaged = tmp_path / "old.avatar.npz"
+    damaged.write_bytes(b"something else")
+    job = Job.create(tmp_path / "job", small_request(tiny_prior, 2, start_from=str(damaged)))
+    assert serve(job) == 2
+    assert "start.avatar.npz is damaged" in job.events()[-1].data["message"]
