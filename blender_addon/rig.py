@@ -6,6 +6,8 @@ Blender's world has z up and a character faces -y; the engine's has y up and fac
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import bpy
@@ -18,6 +20,10 @@ ENGINE_TO_BLENDER = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]
 
 DRIVE_SUFFIX = "_expression"  # the hidden bone that carries what sliders such as jawOpen add to a joint
 CORRECTIVE_PREFIX = "pose "
+CHIN = 152  # MediaPipe's landmark at the tip of the chin
+SMALLEST_TURN = 1e-6  # radians at a slider's full value that are worth a term
+# A driver's expression has at most 255 characters: sliders that fit into a rotation's length, and into a sum
+MOST_DIRECT, MOST_SUMMED = 6, 16
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ def to_blender(points: np.ndarray) -> np.ndarray:
 
 
 def build_rig(head: HeadArrays, name: str, parent: bpy.types.Collection) -> Rig:
-    """Make the rig in a new collection under ``parent``. Leaves the mode and the selection as they were."""
+    """Make the rig in a new collection under ``parent``. Mode, active object and selection stay as they are."""
     collection = bpy.data.collections.new(name)
     parent.children.link(collection)
     armature = _armature_object(head, name, collection)
@@ -61,7 +67,7 @@ def _mesh_object(head: HeadArrays, name: str, collection: bpy.types.Collection) 
     mesh = bpy.data.objects.new(name, data)
     collection.objects.link(mesh)
 
-    mesh.shape_key_add(name="Basis", from_mix=False)
+    mesh.shape_key_add(name="Basis", from_mix=False).value = 0.0  # Blender 5 creates keys at 1
     # The named sliders come first: ARKit's 52 on every head. Components that are none (FLAME's) have no natural end.
     for key_name, mix in zip(head.controls.names, head.controls.to_expression, strict=True):
         _add_key(mesh, head, key_name, np.tensordot(mix, head.expression, 1), 0.0)
@@ -74,61 +80,88 @@ def _mesh_object(head: HeadArrays, name: str, collection: bpy.types.Collection) 
 def _add_key(mesh: bpy.types.Object, head: HeadArrays, name: str, delta: np.ndarray, lowest: float):
     key = mesh.shape_key_add(name=name, from_mix=False)
     key.slider_min, key.slider_max = lowest, 1.0
-    key.value = 0.0  # Blender 5 creates keys at 1
+    key.value = 0.0
     key.data.foreach_set("co", to_blender(head.vertices + delta).ravel())
     return key
 
 
 def _armature_object(head: HeadArrays, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
-    """Bones at the joints. Edit mode is the only way to make bones, so the view layer's state is kept and put back."""
+    """Bones at the joints, each with its x axis to the subject's left: turning by +x nods, opens the jaw, looks down.
+
+    Edit mode is the only way to make bones. It is entered in a scene of its own, so that whatever mode the artist is
+    in stays as it is.
+    """
     armature = bpy.data.objects.new(f"{name} rig", bpy.data.armatures.new(f"{name} rig"))
-    collection.objects.link(armature)
-    layer = bpy.context.view_layer
-    active, selected = layer.objects.active, list(bpy.context.selected_objects)
-    if bpy.context.mode != "OBJECT":
-        bpy.ops.object.mode_set(mode="OBJECT")
+    workshop = bpy.data.scenes.new("HeadStudio")
+    workshop.collection.objects.link(armature)
+    layer = workshop.view_layers[0]
     layer.objects.active = armature
-    bpy.ops.object.mode_set(mode="EDIT")
-    centres = to_blender(head.joint_regressor @ head.vertices)
-    bones = armature.data.edit_bones
-    for index, joint in enumerate(head.joint_names):
-        for suffix in ("", DRIVE_SUFFIX) if _is_driven(head, index) else ("",):
-            bone = bones.new(joint + suffix)
-            bone.head = centres[index]
-            bone.tail = _bone_tail(head, joint, index, centres)
-            bone.align_roll((0.0, -1.0, 0.0) if abs(bone.vector.normalized().y) < 0.9 else (0.0, 0.0, 1.0))
-            parent = head.parents[index]
-            if parent >= 0:
-                bone.parent = bones[head.joint_names[parent]]
-            bone.use_deform = not suffix
-    bpy.ops.object.mode_set(mode="OBJECT")
+    with bpy.context.temp_override(scene=workshop, view_layer=layer, object=armature, active_object=armature):
+        bpy.ops.object.mode_set(mode="EDIT")
+        _make_bones(head, armature.data.edit_bones)
+        bpy.ops.object.mode_set(mode="OBJECT")
+    collection.objects.link(armature)
+    bpy.data.scenes.remove(workshop)
     hidden = armature.data.collections.new("Driven by expressions")
     hidden.is_visible = False
     for bone in armature.data.bones:
         if bone.name.endswith(DRIVE_SUFFIX):
             hidden.assign(bone)
+    for bone in armature.pose.bones:
+        # Joints turn; only the root carries the head about
+        bone.lock_location = bone.lock_scale = (bone.parent is not None,) * 3
+        if bone.name.endswith(DRIVE_SUFFIX):
+            bone.lock_rotation = (True,) * 3
     armature.show_in_front = True
-    for other in bpy.context.selected_objects:
-        other.select_set(False)
-    for other in selected:
-        other.select_set(True)
-    layer.objects.active = active
     return armature
 
 
-def _bone_tail(head: HeadArrays, joint: str, index: int, centres: np.ndarray) -> np.ndarray:
-    """Where an animator expects the tip: the neck up into the skull, the jaw to the chin, an eye along its gaze."""
+def _make_bones(head: HeadArrays, bones: bpy.types.ArmatureEditBones) -> None:
+    centres = to_blender(head.joint_regressor @ head.vertices)
+    tips = _bone_tips(head, centres)
+    for index, joint in enumerate(head.joint_names):
+        for suffix in ("", DRIVE_SUFFIX) if _is_driven(head, index) else ("",):
+            bone = bones.new(joint + suffix)
+            bone.head, bone.tail = centres[index], tips[index]
+            bone.align_roll(np.cross([1.0, 0.0, 0.0], tips[index] - centres[index]))
+            parent = head.parents[index]
+            if parent >= 0:
+                bone.parent = bones[head.joint_names[parent]]
+            bone.use_deform = not suffix
+
+
+def _bone_tips(head: HeadArrays, centres: np.ndarray) -> np.ndarray:
+    """Where an animator expects the tips [J, 3]: the neck's in the skull, the jaw's in the chin, an eye's in its gaze.
+
+    All lie in front of or above their joints in the joint's own sagittal plane, which keeps the axes square.
+    """
     size = float(np.ptp(head.vertices, axis=0).max())
     forward, up = np.array([0.0, -1.0, 0.0]), np.array([0.0, 0.0, 1.0])
-    if joint.startswith("eye"):
-        return centres[index] + 0.12 * size * forward
-    if joint == "jaw":
-        return centres[index] + 0.3 * size * (0.85 * forward - 0.5 * up)
-    return centres[index] + (0.25 if joint == "neck" else 0.12) * size * up
+    tips = centres + 0.12 * size * up
+    eyes = [index for index, joint in enumerate(head.joint_names) if joint.startswith("eye")]
+    tips[eyes] = centres[eyes] + 0.12 * size * forward
+    for index, joint in enumerate(head.joint_names):
+        if joint == "neck":
+            eye_level = centres[eyes, 2].mean() if eyes else centres[index, 2] + 0.4 * size
+            tips[index, 2] = max(eye_level, centres[index, 2] + 0.1 * size)
+        elif joint == "jaw":
+            chin = _landmark(head, CHIN)
+            tips[index] = centres[index] + 0.3 * size * (0.85 * forward - 0.5 * up) if chin is None else chin
+            tips[index, 0] = centres[index, 0]
+    return tips
+
+
+def _landmark(head: HeadArrays, number: int) -> np.ndarray | None:
+    """A MediaPipe landmark [3] on the rest shape in Blender's axes, if the head has it."""
+    rows = np.flatnonzero(head.landmarks.indices == number)
+    if not len(rows):
+        return None
+    corners = head.vertices[head.triangles[head.landmarks.triangles[rows[0]]]]
+    return to_blender(head.landmarks.barycentric[rows[0]] @ corners)
 
 
 def _is_driven(head: HeadArrays, joint: int) -> bool:
-    return bool(np.abs(head.controls.to_joints[:, joint]).max() > 0)
+    return bool(np.abs(head.controls.to_joints[:, joint]).max() > SMALLEST_TURN)
 
 
 def _skin(head: HeadArrays, mesh: bpy.types.Object, armature: bpy.types.Object) -> None:
@@ -164,30 +197,64 @@ def _drive_joints(head: HeadArrays, mesh: bpy.types.Object, armature: bpy.types.
         turns = {
             name: to_bone @ turn
             for name, turn in zip(head.controls.names, head.controls.to_joints[:, index], strict=True)
-            if np.abs(turn).max() > 0
+            if np.abs(turn).max() > SMALLEST_TURN
         }
         _drive_rotation_vector(drive, mesh, turns)
 
 
 def _drive_rotation_vector(bone: bpy.types.PoseBone, mesh: bpy.types.Object, turns: dict[str, np.ndarray]) -> None:
-    """Drive ``bone`` by the rotation vector sum(value of key * turn): axis-angle channels need no quaternion."""
+    """Drive ``bone`` by the rotation vector sum(value of key * turn): axis-angle channels need no quaternion.
+
+    Every expression is plain arithmetic, which Blender evaluates without Python, even where a file may not run scripts.
+    """
     bone.rotation_mode = "AXIS_ANGLE"
-    letters = [chr(ord("a") + i) for i in range(len(turns))]
+    variables = {f"s{i}": (mesh.data.shape_keys, f'key_blocks["{key}"].value') for i, key in enumerate(turns)}
+    components = [_weighted(variables, [turn[axis] for turn in turns.values()]) for axis in range(3)]
+    if len(turns) > MOST_DIRECT:
+        variables, components = _partial_sums(bone, variables, np.array(list(turns.values())))
+    length = "sqrt(" + "+".join(f"pow({part},2)" for part in components) + ")"
+    for channel, expression in enumerate([length, *components]):
+        _drive(bone.driver_add("rotation_axis_angle", channel).driver, expression, variables)
 
-    def component(axis: int) -> str:
-        return "+".join(f"{turn[axis]:.6f}*{x}" for x, turn in zip(letters, turns.values(), strict=True)) or "0"
 
-    parts = [component(axis) for axis in range(3)]
-    expressions = ["sqrt(" + "+".join(f"({part})**2" for part in parts) + ")", *parts]
-    for channel, expression in enumerate(expressions):
-        curve = bone.driver_add("rotation_axis_angle", channel)
-        curve.driver.expression = expression
-        for letter, key in zip(letters, turns, strict=True):
-            variable = curve.driver.variables.new()
-            variable.name = letter
-            variable.targets[0].id_type = "KEY"
-            variable.targets[0].id = mesh.data.shape_keys
-            variable.targets[0].data_path = f'key_blocks["{key}"].value'
+def _partial_sums(bone: bpy.types.PoseBone, variables: dict, turns: np.ndarray) -> tuple[dict, list[str]]:
+    """Sums over MOST_SUMMED sliders each as driven custom properties of the armature, for longer sums than fit.
+
+    ``turns`` [S, 3] belong to ``variables``. Returns the sums as variables and the three components made of them.
+    """
+    armature = bone.id_data
+    sums: dict[str, tuple[bpy.types.ID, str]] = {}
+    components: list[list[str]] = [[], [], []]
+    names = list(variables)
+    for start in range(0, len(names), MOST_SUMMED):
+        chosen = {name: variables[name] for name in names[start : start + MOST_SUMMED]}
+        title = f"{bone.name} {start // MOST_SUMMED}"
+        armature[title] = [0.0, 0.0, 0.0]
+        for axis in range(3):
+            expression = _weighted(chosen, turns[start : start + MOST_SUMMED, axis])
+            _drive(armature.driver_add(f'["{title}"]', axis).driver, expression, chosen)
+            letter = f"p{len(sums)}"
+            sums[letter] = (armature, f'["{title}"][{axis}]')
+            components[axis].append(letter)
+    return sums, ["+".join(parts) for parts in components]
+
+
+def _drive(driver: bpy.types.Driver, expression: str, variables: dict[str, tuple[bpy.types.ID, str]]) -> None:
+    """Give ``driver`` its expression and, of ``variables`` (data-block and path), those that it names."""
+    for name in dict.fromkeys(re.findall(r"[a-z]\d+", expression)):
+        holder, path = variables[name]
+        variable = driver.variables.new()
+        variable.name = name
+        target = variable.targets[0]
+        target.id_type = holder.id_type
+        target.id, target.data_path = holder, path
+    driver.expression = expression
+
+
+def _weighted(names: Iterable[str], weights: Iterable[float]) -> str:
+    """The sum of weight * name, without what is nothing."""
+    terms = [f"{weight:+.6f}*{name}" for name, weight in zip(names, weights, strict=True) if abs(weight) >= 1e-6]
+    return "".join(terms) or "0"
 
 
 def _drive_correctives(head: HeadArrays, mesh: bpy.types.Object, armature: bpy.types.Object) -> None:
