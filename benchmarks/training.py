@@ -22,8 +22,9 @@ import torch
 from headstudio.guidance.prior import Prior
 from headstudio.heads.default_head import default_head
 from headstudio.heads.head import Head
-from headstudio.train import loop
+from headstudio.train import loop, repaint
 from headstudio.train.progress import Progress, SilentReporter
+from headstudio.train.scenes import SceneSampler
 from headstudio.train.settings import PRESETS, TrainSettings, get_preset
 
 from benchmarks.common import machine, write_results
@@ -70,12 +71,13 @@ def measure(settings: TrainSettings, prior: Prior, steps: int, warm_up: int = 3)
 
     notes = Notes()
     places = [
-        (loop, "sample_cameras"),
+        (SceneSampler, "__call__"),
         (Head, "__call__"),
         (loop, "triangle_frames"),
         (loop, "bind"),
         (loop, "rasterise"),
         (loop, "condition_image"),
+        (repaint, "paint"),
         (prior, "encode_images"),
         (prior, "predict_noise"),
         (torch.Tensor, "backward"),

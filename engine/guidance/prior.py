@@ -1,7 +1,7 @@
 """The diffusion prior: a text-conditioned UNet, the ControlNet that reads landmark maps, and their encoders.
 
-One class serves Stable Diffusion 1.5 and 2.x class models (with an autoencoder) and small pixel-space models such as
-the built-in starter prior (without): the folder decides.
+One class serves Stable Diffusion 1.5 and 2.x class models, with their own or with a tiny autoencoder (as the built-in
+starter prior has), and models in pixel space: the folder decides.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Prior:
         text_encoder: nn.Module,  # transformers.CLIPTextModel
         tokenizer,  # transformers.PreTrainedTokenizerBase
         scheduler_config: dict,  # scheduler_config.json of diffusers
-        vae: nn.Module | None = None,  # diffusers.AutoencoderKL
+        vae: nn.Module | None = None,  # diffusers.AutoencoderKL or AutoencoderTiny
         name: str = "",
         revision: str = "",
         vocabulary: frozenset[str] | None = None,
@@ -63,7 +63,7 @@ class Prior:
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.to(self.device, torch.float32)  # [timesteps] alpha_bar
         self.prediction_type: str = scheduler.config.prediction_type
         self.latent_size = _side(unet.config.sample_size)
-        halvings = len(vae.config.block_out_channels) - 1 if vae is not None else 0
+        halvings = _halvings(vae) if vae is not None else 0
         self.image_size = self.latent_size * 2**halvings
         strided = len(controlnet.config.conditioning_embedding_out_channels) - 1
         self.condition_size = self.latent_size * 2**strided
@@ -98,7 +98,7 @@ class Prior:
         Raises ``UserError``: weights that are not here (with the command that fetches them), pickled weights, damaged
         files, parts that do not fit together.
         """
-        from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+        from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
         from transformers import CLIPTextModel
 
         model, control = locate_prior(source, revision, controlnet, download)
@@ -116,8 +116,11 @@ class Prior:
         controlnet_model = load_diffusers(ControlNetModel, control_folder, dtype).to(device)
         text_encoder = load_transformers(CLIPTextModel, folder / "text_encoder", dtype).to(device)
         # The index decides: a model with an autoencoder whose folder got lost is damaged, not a pixel-space model.
-        has_vae = index.get("vae", [None, None]) != [None, None]
-        vae = load_diffusers(AutoencoderKL, folder / "vae", dtype).to(device) if has_vae else None
+        kind = index.get("vae", [None, None])
+        vae = None
+        if kind != [None, None]:
+            tiny = kind == ["diffusers", "AutoencoderTiny"]
+            vae = load_diffusers(AutoencoderTiny if tiny else AutoencoderKL, folder / "vae", dtype).to(device)
         if attention_slicing:
             for module in (unet, controlnet_model):
                 module.set_attention_slice("max")
@@ -194,7 +197,7 @@ class Prior:
     ) -> Tensor:
         """Latents [B, C, h, w] float32, differentiable. The pictures are first brought to ``image_size``, filtered.
 
-        An autoencoder's latents are the mean of its distribution: the same picture gives the same latents.
+        Where an autoencoder gives a distribution, they are its mean: the same picture gives the same latents.
         """
         assert images.ndim == 4, images.shape
         assert images.shape[1:] == (images.shape[1], images.shape[1], 3), images.shape
@@ -207,7 +210,8 @@ class Prior:
         return torch.cat([checkpoint(self._encode, chunk, use_reentrant=False) for chunk in chunks])
 
     def _encode(self, pixels: Tensor) -> Tensor:  # [B, 3, S, S] in -1..1 -> [B, C, h, w]
-        latents = self.vae.encode(pixels.to(self.dtype)).latent_dist.mode()
+        encoded = self.vae.encode(pixels.to(self.dtype))
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return latents.float() * self.vae.config.scaling_factor
 
     @torch.no_grad()
@@ -307,6 +311,12 @@ def resize_pictures(pictures: Tensor, size: int) -> Tensor:  # [B, H, W, 3] -> [
     else:
         planes = F.interpolate(planes, (size, size), mode="bilinear", align_corners=False, antialias=True)
     return planes.permute(0, 2, 3, 1)
+
+
+def _halvings(vae: nn.Module) -> int:
+    """How many times the side of a picture is halved on the way to its latents."""
+    levels = getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
+    return len(levels) - 1
 
 
 def _side(sample_size: int | list | tuple) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .caption import caption
+from .character import Character
 from .shards import Shard
 from .vocabulary import NEGATIVE_WORDS
 
@@ -20,6 +22,7 @@ class BatchSettings:
     text_dropped: float = 0.12  # learn the picture without a text, which guidance needs
     control_dropped: float = 0.1  # learn it without a landmark map, beside the views that have none
     spoilt: float = 0.06  # learn what the negative prompt's words look like
+    thorough: float = 0.65  # captions that leave nearly nothing out
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Batch:
     """B training examples on the CPU."""
 
     pixels: Tensor  # [B, 3, S, S] float32 in -1..1
-    conditions: Tensor  # [B, 3, 2 S, 2 S] float32 in 0..1
+    conditions: Tensor  # [B, 3, S, S] float32 in 0..1
     control: Tensor  # [B] float32: what the ControlNet's output is multiplied with
     captions: list[str]
 
@@ -37,22 +40,23 @@ def make_batch(rows: Shard, size: int, settings: BatchSettings, rng: np.random.G
     count, stored = len(rows), rows.pictures.shape[1]
     assert stored in (size, 2 * size), (stored, size)
     pixels = np.empty((count, size, size, 3), np.float32)
-    maps = np.empty((count, 2 * size, 2 * size, 3), np.float32)
-    captions = [str(caption) for caption in rows.captions]
+    maps = np.empty((count, size, size, 3), np.float32)
+    captions = []
     for row in range(count):
-        picture = on_background(rows.pictures[row], background_colour(rng))
-        condition = rows.conditions[row].astype(np.float32) / 255
-        if rng.random() < 0.5:
-            picture, condition = mirrored(picture, condition)
-        if rng.random() < settings.spoilt:
-            ways = rng.choice(list(NEGATIVE_WORDS), int(rng.integers(1, 4)), replace=False)
-            picture, captions[row] = spoil(picture, captions[row], list(ways), rng)
+        picture, condition, ways = _augmented(rows, row, settings, rng)
+        words = caption(
+            Character.from_json(str(rows.characters[row])),
+            str(rows.moods[row]),
+            int(rows.views[row]),
+            rng,
+            thorough=rng.random() < settings.thorough,
+        )
         if stored != size:
             picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
-            condition = cv2.resize(condition, (2 * size, 2 * size), interpolation=cv2.INTER_AREA)
+            condition = cv2.resize(condition, (size, size), interpolation=cv2.INTER_AREA)
         pixels[row], maps[row] = picture, condition
-        if rng.random() < settings.text_dropped:
-            captions[row] = ""
+        words = spoilt_caption(words, ways, rng) if ways else words
+        captions.append("" if rng.random() < settings.text_dropped else words)
     # The scale that a user sets (1 to 1.5) must be nothing new to the model
     control = rows.strengths * rng.uniform(0.8, 1.4, count) * (rng.random(count) >= settings.control_dropped)
     return Batch(
@@ -61,6 +65,27 @@ def make_batch(rows: Shard, size: int, settings: BatchSettings, rng: np.random.G
         control=torch.from_numpy(control.astype(np.float32)),
         captions=captions,
     )
+
+
+def make_pixels(rows: Shard, settings: BatchSettings, rng: np.random.Generator) -> Tensor:
+    """The pictures of ``make_batch`` alone [B, 3, S, S], in -1..1."""
+    pictures = np.stack([_augmented(rows, row, settings, rng)[0] for row in range(len(rows))])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2) * 2 - 1
+
+
+def _augmented(
+    rows: Shard, row: int, settings: BatchSettings, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Picture and landmark map [S, S, 3] float32 in 0..1, and the ways in which the picture is spoilt."""
+    picture = on_background(rows.pictures[row], background_colour(rng))
+    condition = rows.conditions[row].astype(np.float32) / 255
+    ways: list[str] = []
+    if rng.random() < 0.5:
+        picture, condition = mirrored(picture, condition)
+    if rng.random() < settings.spoilt:
+        ways = list(rng.choice(list(NEGATIVE_WORDS), int(rng.integers(1, 4)), replace=False))
+        picture = spoil(picture, ways, rng)
+    return picture, condition, ways
 
 
 def background_colour(rng: np.random.Generator) -> np.ndarray:  # [3] in 0..1
@@ -91,18 +116,20 @@ def mirrored(picture: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, np
 
 def spoil(
     picture: np.ndarray,  # [S, S, 3] float32 in 0..1
-    caption: str,
     ways: list[str],  # keys of NEGATIVE_WORDS
     rng: np.random.Generator,
-) -> tuple[np.ndarray, str]:
-    """The picture spoilt in these ways, and a caption that says so, with or without what it shows."""
-    words = []
+) -> np.ndarray:  # [S, S, 3] float32 in 0..1
+    """The picture spoilt in these ways, one after the other."""
     for way in ways:
         picture = _SPOILERS[way](picture, rng)
-        words.append(NEGATIVE_WORDS[way][rng.integers(len(NEGATIVE_WORDS[way]))])
-    rng.shuffle(words)
-    said = ", ".join(words)
-    return np.clip(picture, 0, 1).astype(np.float32), said if rng.random() < 0.6 else f"{said}, {caption}"
+    return np.clip(picture, 0, 1).astype(np.float32)
+
+
+def spoilt_caption(words: str, ways: list[str], rng: np.random.Generator) -> str:
+    """Says how the picture is spoilt, with or without what it shows."""
+    said = [NEGATIVE_WORDS[way][rng.integers(len(NEGATIVE_WORDS[way]))] for way in ways]
+    rng.shuffle(said)
+    return ", ".join(said if rng.random() < 0.6 else [*said, words])
 
 
 def _blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

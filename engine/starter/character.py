@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -39,6 +40,13 @@ class Character:
     red_nose: bool = False
     freckles: bool = False
     makeup: str = ""  # clown, skull, zombie, robot, alien, statue
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Character:
+        return Character(**json.loads(text))
 
 
 # What a role fixes, and between what it leaves a choice (a tuple). What it does not name stays as drawn.

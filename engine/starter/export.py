@@ -12,9 +12,10 @@ from ..avatar.atomic import atomic_write
 from ..errors import UserError
 from ..train.checkpoint import load_checkpoint
 from . import model_folder
-from .networks import noise_scheduler
-from .tokenizer import known_words
-from .train import Trainer, settings_from_json
+from .learner import Learner
+from .networks import build_denoiser, noise_scheduler
+from .tokenizer import build_tokenizer, known_words, token_words
+from .train import StarterSettings, load_encoders
 
 _CLASSES = {
     "unet": ["diffusers", "UNet2DConditionModel"],
@@ -22,7 +23,7 @@ _CLASSES = {
     "text_encoder": ["transformers", "CLIPTextModel"],
     "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
     "scheduler": ["diffusers", "DDPMScheduler"],
-    "vae": [None, None],
+    "vae": ["diffusers", "AutoencoderTiny"],
 }
 
 
@@ -31,21 +32,20 @@ def export(run: Path, folder: Path) -> int:
     checkpoint = load_checkpoint(run / "checkpoint", warn=print)
     if checkpoint is None:
         raise UserError(f"There is no checkpoint in {run / 'checkpoint'}: train first, with headstudio.starter.train.")
-    trainer = Trainer(settings_from_json(checkpoint.state["settings"]))
-    trainer.restore(checkpoint)
-    write_model(trainer, folder)
-    return checkpoint.step
-
-
-def write_model(trainer: Trainer, folder: Path) -> None:
-    """The averaged weights of ``trainer`` and all that ``Prior.load`` reads."""
-    networks = trainer.averaged_networks()
+    if checkpoint.state["words"] != list(token_words()):
+        raise UserError(f"{run} was trained with another vocabulary: export it with the code that trained it.")
+    settings = StarterSettings.from_json(checkpoint.state["settings"])
+    learner = Learner(lambda: build_denoiser(settings.networks, settings.seed), settings)
+    learner.restore(checkpoint)
+    vae, text_encoder = load_encoders(run)
+    networks = {**learner.averaged_networks(), "vae": vae, "text_encoder": text_encoder}
     for name, network in networks.items():
         network.to(torch.float16).save_pretrained(folder / name)
-    trainer.tokenizer.save_pretrained(folder / "tokenizer")
+    build_tokenizer().save_pretrained(folder / "tokenizer")
     noise_scheduler().save_pretrained(folder / "scheduler")
     _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionControlNetPipeline", **_CLASSES})
     _write_json(folder / "vocabulary.json", known_words())
+    return checkpoint.step
 
 
 def _write_json(path: Path, value) -> None:

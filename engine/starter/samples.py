@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..camera import Camera, orbit
 from ..condition.picture import condition_image
+from ..guidance.denoise import denoise
 from ..guidance.prior import Prior
 from ..guidance.prompts import VIEW_SUFFIXES, view_index
 from ..heads.default_head import default_head
@@ -67,28 +68,17 @@ def sample(
     seed: int = 0,
     negative: str = "",
 ) -> Tensor:  # [B, H, H, 3] in 0..1
-    """DDIM without added noise. Each picture starts from noise of its own, which depends on its place in the batch."""
+    """Pictures out of nothing but noise, each of its own, which depends on its place in the batch."""
     count, size = len(prompts), prior.latent_size
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(count, prior.latent_channels, size, size, generator=generator)
-    text = torch.cat([prior.encode_text(prompts), prior.encode_text([negative]).expand(count, -1, -1)])
-    times = torch.linspace(prior.timesteps - 1, 0, steps + 1).round().long()
-    for now, after in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-        t = torch.full((2 * count,), now)
-        noise = prior.predict_noise(
-            latents.repeat(2, 1, 1, 1), t, text, conditions.repeat(2, 1, 1, 1), strengths.repeat(2)
-        )
-        with_text, without = noise.chunk(2)
-        noise = without + guidance * (with_text - without)
-        alpha, following = prior.alphas_cumprod[now], prior.alphas_cumprod[after] if after else torch.tensor(1.0)
-        clean = ((latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()).clamp(-1, 1)
-        noise = (latents - alpha.sqrt() * clean) / (1 - alpha).sqrt()
-        latents = following.sqrt() * clean + (1 - following).sqrt() * noise
+    noise = torch.randn(count, prior.latent_channels, size, size, generator=generator)
+    text, opposite = prior.encode_text(prompts), prior.encode_text([negative])[0]
+    latents = denoise(prior, noise, prior.timesteps - 1, steps, text, opposite, conditions, strengths, guidance)
     return prior.decode(latents)
 
 
 def sample_sheet(prior: Prior, prompts: tuple[str, ...], azimuths: list[float], seed: int, **options) -> np.ndarray:
-    """RGB uint8: a tile per prompt, its views side by side, four prompts in a row, 64 px a picture."""
+    """RGB uint8: a tile per prompt, its views side by side, four prompts in a row."""
     conditions, strengths = neutral_views(azimuths, prior.condition_size)
     rows = view_index(torch.tensor(azimuths)).tolist()
     tiles = []

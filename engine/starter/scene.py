@@ -1,4 +1,4 @@
-"""One training picture: a character built as Gaussians on the default head, posed, seen by a camera, put into words."""
+"""One training picture: a character built as Gaussians on the default head, posed and seen by a camera."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from ..heads.head import Head
 from ..motion.generators import MotionSampler
 from ..rasterise import rasterise
 from .body import Body, SkinPoints
-from .caption import caption
 from .character import Character
 from .cloud import bind_cloud, joined
 from .hair import grow_beard, grow_brows, grow_hair
@@ -27,7 +26,7 @@ from .identity import sample_identity
 from .paint import paint_skin
 from .worn import make_extras, make_eyewear, make_headgear
 
-PICTURE = 64
+PICTURE = 128
 MOODS = {"smiling": ("smile", "laugh"), "angry": ("anger",), "sad": ("sadness",), "surprised": ("surprise",)}
 
 
@@ -45,9 +44,11 @@ class Picture:
     """One view of a model."""
 
     rgba: np.ndarray  # [S, S, 4] uint8: sRGB over black, and coverage
-    condition: np.ndarray  # [2 S, 2 S, 3] uint8
+    condition: np.ndarray  # [S, S, 3] uint8
     strength: float
-    caption: str
+    character: Character
+    mood: str  # a key of MOODS or ""
+    view: int  # row of VIEW_SUFFIXES
 
 
 class Studio:
@@ -86,9 +87,15 @@ class Studio:
         vertices = self.head(expression[None], joints[None], model.identity[None])
         gaussians = model.gaussians.pose(vertices[0], self.head.triangles)
         rgba = photograph(gaussians, camera)
-        condition, strength = condition_image(self.arrays, vertices, camera, 2 * PICTURE)
-        words = caption(model.character, mood, int(view_index(azimuth)[0]), rng, thorough=rng.random() < 0.65)
-        return Picture(rgba, (condition[0].numpy() * 255).round().astype(np.uint8), float(strength[0]), words)
+        condition, strength = condition_image(self.arrays, vertices, camera, PICTURE)
+        return Picture(
+            rgba=rgba,
+            condition=(condition[0].numpy() * 255).round().astype(np.uint8),
+            strength=float(strength[0]),
+            character=model.character,
+            mood=mood,
+            view=int(view_index(azimuth)[0]),
+        )
 
     def _pose(self, mood: str, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         expression, joints = self.motion.sample(rng)

@@ -18,22 +18,30 @@ HELD_OUT = 0
 
 @dataclass(frozen=True)
 class Shard:
-    """K pictures of S x S pixels. The background is left out, so that training can put another one behind each."""
+    """K pictures of S x S pixels, and who is in them.
+
+    Background and caption are left out, so that training can put another one behind each, and say it in other words.
+    """
 
     pictures: np.ndarray  # [K, S, S, 4] uint8: sRGB over black, and coverage
-    conditions: np.ndarray  # [K, 2 S, 2 S, 3] uint8: landmark maps
+    conditions: np.ndarray  # [K, S, S, 3] uint8: landmark maps
     strengths: np.ndarray  # [K] float32 in 0..1: how far the ControlNet may be trusted with the view
-    captions: np.ndarray  # [K] str
+    characters: np.ndarray  # [K] str: ``Character.to_json``
+    moods: np.ndarray  # [K] str: a key of ``scene.MOODS`` or ""
+    views: np.ndarray  # [K] int64: row of ``VIEW_SUFFIXES``
 
     def __post_init__(self) -> None:
         k, size = self.pictures.shape[:2]
         assert self.pictures.shape == (k, size, size, 4), self.pictures.shape
-        assert self.conditions.shape == (k, 2 * size, 2 * size, 3), self.conditions.shape
-        assert self.strengths.shape == (k,), self.strengths.shape
-        assert self.captions.shape == (k,), self.captions.shape
+        assert self.conditions.shape == (k, size, size, 3), self.conditions.shape
+        for column in (self.strengths, self.characters, self.moods, self.views):
+            assert column.shape == (k,), column.shape
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def rows(self, indices: np.ndarray) -> Shard:  # [B]
+        return Shard(**{field.name: getattr(self, field.name)[indices] for field in fields(Shard)})
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -60,10 +68,15 @@ def read_shard(path: Path) -> Shard:
 
 
 class ShardFolder:
-    """All training shards of a folder, held in memory; ``refresh`` takes in those that have come since."""
+    """All training shards of a folder, held in memory; ``refresh`` takes in those that have come since.
+
+    ``held_out`` is the shard that training never sees, if it is there.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
+        path = shard_path(folder, HELD_OUT)
+        self.held_out = read_shard(path) if path.exists() else None
         self._read: dict[str, Shard] = {}
         self.refresh()
 

@@ -5,30 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..avatar.binding import bind, triangle_frames
 from ..avatar.file import Avatar
 from ..avatar.regularise import regularisation
-from ..camera import Camera
 from ..condition.picture import condition_image
 from ..errors import UserError
 from ..guidance.distil import Strategy, distillation_loss, get_strategy
-from ..guidance.prior import Prior
-from ..guidance.prompts import DEFAULT_NEGATIVE, PromptEmbeddings, Texts
+from ..guidance.prior import Prior, resize_pictures
+from ..guidance.prompts import DEFAULT_NEGATIVE, PromptEmbeddings
 from ..guidance.schedule import sample_timesteps, timestep_phases
 from ..heads.arrays import HeadArrays
 from ..heads.head import Head
-from ..motion.generators import MotionSampler
 from ..rasterise import rasterise
-from .cameras import face_azimuth, sample_cameras
 from .checkpoint import clear_checkpoints, load_checkpoint, save_checkpoint
 from .progress import Clock, Progress, Reporter, SilentReporter
+from .repaint import Rounds, likeness_loss
+from .scenes import Scene, SceneSampler
 from .settings import TrainSettings
 from .state import Request, State, random_numbers
 
@@ -70,10 +68,10 @@ def train(
     reporter = reporter or SilentReporter()
     request = Request(settings, arrays, prior.name, prior.revision, prompt, negative, seed, start)
     head = Head(arrays, device)
-    sampler = MotionSampler(arrays)
-    strategy = get_strategy(settings.strategy)
+    strategy = None if settings.strategy == "repaint" else get_strategy(settings.strategy)
     phases = timestep_phases(settings.timesteps, settings.late_timesteps, settings.late_from)
-    texts = PromptEmbeddings.encode(prior, prompt, negative)
+    draw_scene = SceneSampler(settings, arrays, PromptEmbeddings.encode(prior, prompt, negative), head.device)
+    rounds = Rounds(prior, draw_scene, seed)
 
     state = None
     if checkpoint_dir is not None and resume:
@@ -89,25 +87,20 @@ def train(
         numbers, generator = random_numbers(seed, state.step)
         state.set_rates()
 
-        # 1. Random cameras and a random animation frame, which all of the step's pictures share.
-        camera, azimuth = sample_cameras(settings.views, arrays, settings.render_size, settings.cameras, numbers)
-        expression, joints = sampler.sample(numbers)
-        if numbers.random() < settings.neutral_share:
-            expression, joints = np.zeros_like(expression), np.zeros_like(joints)
-        latent_shape = (settings.views, prior.latent_channels, prior.latent_size, prior.latent_size)
-        views = Views(
-            camera=camera.to(head.device),
-            background=backgrounds(settings, numbers).to(head.device),
-            texts=texts.at(azimuth - face_azimuth(arrays, joints)),
-            t=sample_timesteps(state.step / settings.steps, settings.views, generator, phases, prior.timesteps).to(
-                prior.device
-            ),
-            noise=torch.randn(latent_shape, generator=generator).to(prior.device),
-        )
-        pose = (torch.as_tensor(expression).to(head.device), torch.as_tensor(joints).to(head.device))
+        # 1. Random cameras and a random animation frame, which all of the step's pictures share; and what they are
+        #    compared with: the prior's score, or what the prior has painted.
+        if settings.strategy == "repaint":
+            scene, painted = rounds.scene_and_pictures(state)
+            loss_of = likeness(prior, painted, settings)
+        else:
+            scene = draw_scene(numbers)
+            shape = (settings.views, prior.latent_channels, prior.latent_size, prior.latent_size)
+            t = sample_timesteps(state.step / settings.steps, settings.views, generator, phases, prior.timesteps)
+            noise = torch.randn(shape, generator=generator).to(prior.device)
+            loss_of = distillation(head, prior, strategy, scene, t.to(prior.device), noise, settings)
 
-        # 2. Deform, render, distil, regularise: gradients on every parameter.
-        losses = within_memory(state, reporter, lambda: backward(state, prior, strategy, views, *pose))  # noqa: B023
+        # 2. Deform, render, compare, regularise: gradients on every parameter.
+        losses = within_memory(state, reporter, lambda: backward(state, scene, loss_of))  # noqa: B023
 
         # 3. Adam, unless something overflowed; then density control.
         if state.gradients_are_finite() and all(map(math.isfinite, losses.values())):
@@ -133,62 +126,74 @@ def train(
     return state.avatar()
 
 
-@dataclass(frozen=True)
-class Views:
-    """What the V pictures of one step do not share."""
-
-    camera: Camera  # of V views
-    background: Tensor  # [V, 3] sRGB
-    texts: Texts  # of V views
-    t: Tensor  # [V] int64 timesteps
-    noise: Tensor  # [V, C, h, w] standard normal
-
-    def __len__(self) -> int:
-        return len(self.t)
-
-    def part(self, rows: slice) -> Views:
-        texts = replace(self.texts, positive=self.texts.positive[rows])
-        return Views(self.camera[rows], self.background[rows], texts, self.t[rows], self.noise[rows])
+LossOf = Callable[[slice, Tensor, Tensor], Tensor]
+"""Rows of a scene's views, their renders [R, S, S, 3], the posed vertices [N, 3]: the mean loss over those rows."""
 
 
-def backward(
-    state: State,
+def distillation(
+    head: Head,
     prior: Prior,
     strategy: Strategy,
-    views: Views,
-    expression: Tensor,  # [E]
-    joints: Tensor,  # [J, 3]
-) -> dict[str, float]:
-    """Leaves the gradient of the whole loss on the parameters, and returns the loss's parts."""
-    settings, head, gaussians = state.request.settings, state.head, state.gaussians
-    vertices = head(expression[None], joints[None], state.identity[None])[0]  # [N, 3]
-    frames = triangle_frames(vertices, head.triangles)
-    posed = bind(frames, gaussians.triangle, **gaussians.parameters())
-    # The pictures' gradients are collected on the posed Gaussians and go back through Eq. 5 and the head once.
-    leaves = replace(posed, **{f.name: getattr(posed, f.name).detach().requires_grad_() for f in fields(posed)})
+    scene: Scene,
+    t: Tensor,  # [V] int64 timesteps
+    noise: Tensor,  # [V, C, h, w] standard normal
+    settings: TrainSettings,
+) -> LossOf:
+    """The loss whose gradient is the strategy's, under the scene's landmark maps."""
 
-    distilled, gradients, visible = 0.0, [], []
-    for start in range(0, len(views), state.views_at_once):
-        part = views.part(slice(start, start + state.views_at_once))
-        offsets = leaves.means.new_zeros(len(part), len(leaves), 2).requires_grad_()
-        render = rasterise(leaves, part.camera, background=part.background, screen_offsets=offsets)
+    def loss(rows: slice, colour: Tensor, vertices: Tensor) -> Tensor:
+        part = scene.part(rows)
         condition, facing = condition_image(
             head.arrays, vertices.detach().expand(len(part), -1, -1), part.camera, prior.condition_size
         )
-        loss = distillation_loss(
+        return distillation_loss(
             strategy,
             prior,
-            prior.encode_images(render.colour.to(prior.device)),
-            part.t,
-            part.noise,
+            prior.encode_images(colour.to(prior.device)),
+            t[rows],
+            noise[rows],
             part.texts,
             condition.to(prior.device),
             settings.control_scale * facing,
             settings,
         )
-        loss = loss * (len(part) / len(views))
+
+    return loss
+
+
+def likeness(
+    prior: Prior,
+    painted: Tensor,  # [V, S, S, 3] in 0..1
+    settings: TrainSettings,
+) -> LossOf:
+    """The photometric loss against painted pictures, at their size."""
+
+    def loss(rows: slice, colour: Tensor, vertices: Tensor) -> Tensor:
+        return likeness_loss(
+            resize_pictures(colour, prior.image_size), painted[rows].to(colour), settings.repaint_dssim
+        )
+
+    return loss
+
+
+def backward(state: State, scene: Scene, loss_of: LossOf) -> dict[str, float]:
+    """Leaves the gradient of the whole loss on the parameters, and returns the loss's parts."""
+    settings, head, gaussians = state.request.settings, state.head, state.gaussians
+    vertices = head(scene.expression[None], scene.joints[None], state.identity[None])[0]  # [N, 3]
+    frames = triangle_frames(vertices, head.triangles)
+    posed = bind(frames, gaussians.triangle, **gaussians.parameters())
+    # The pictures' gradients are collected on the posed Gaussians and go back through Eq. 5 and the head once.
+    leaves = replace(posed, **{f.name: getattr(posed, f.name).detach().requires_grad_() for f in fields(posed)})
+
+    compared, gradients, visible = 0.0, [], []
+    for start in range(0, len(scene), state.views_at_once):
+        rows = slice(start, start + state.views_at_once)
+        part = scene.part(rows)
+        offsets = leaves.means.new_zeros(len(part), len(leaves), 2).requires_grad_()
+        render = rasterise(leaves, part.camera, background=part.background, screen_offsets=offsets)
+        loss = loss_of(rows, render.colour, vertices) * (len(part) / len(scene))
         loss.backward()
-        distilled += loss.item()
+        compared += loss.item()
         gradients.append(offsets.grad)
         visible.append(render.visible)
 
@@ -199,7 +204,11 @@ def backward(
     torch.autograd.backward([penalty, *outputs], [None, *(getattr(leaves, f.name).grad for f in fields(leaves))])
     if state.collects_screen_gradients:  # last, so that a step that is tried again is not counted twice
         state.density.observe(torch.cat(gradients), torch.cat(visible))
-    return {"distil": distilled, "position": position.item(), "scale": scale.item()}
+    return {
+        "distil" if settings.strategy != "repaint" else "repaint": compared,
+        "position": position.item(),
+        "scale": scale.item(),
+    }
 
 
 def within_memory(state: State, reporter: Reporter, step: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -247,14 +256,6 @@ def skip(state: State, reporter: Reporter) -> None:
             "are not finite. The last checkpoint and snapshot are good. Lower the learning rates or the guidance "
             "scale; with a half-precision prior, load it in full precision."
         )
-
-
-def backgrounds(settings: TrainSettings, rng: np.random.Generator) -> Tensor:  # [V, 3]
-    """Solid colours. Random ones stop the splats from hiding behind a colour that is always there."""
-    fixed = {"black": 0.0, "white": 1.0}
-    if settings.background in fixed:
-        return torch.full((settings.views, 3), fixed[settings.background])
-    return torch.as_tensor(rng.random((settings.views, 3)), dtype=torch.float32)
 
 
 def due(every: int, step: int) -> bool:

@@ -92,8 +92,9 @@ class TrainSettings:
     shape_freeze: float = 0.8
     """Fraction of the run after which the head's shape no longer changes."""
 
-    strategy: Literal["nfsd", "sds"] = "nfsd"
-    """Distillation: nfsd (noise-free score distillation, the paper's Eq. 7) or sds (Eq. 6)."""
+    strategy: Literal["nfsd", "sds", "repaint"] = "nfsd"
+    """Distillation: nfsd (noise-free score distillation, the paper's Eq. 7), sds (Eq. 6), or repaint (the prior paints
+    over pictures of the avatar, which is then fitted to them; not in the paper)."""
     guidance_scale: float = 7.5
     """How strongly the prompt pulls (classifier-free guidance, the paper's s)."""
     negative_scale: float = 1.0
@@ -106,6 +107,16 @@ class TrainSettings:
     """Diffusion timesteps drawn in the rest of the run: lowest and highest."""
     late_from: float = 0.3
     """Fraction of the run at which the late timesteps begin."""
+    repaint_rounds: int = 5
+    """Strategy repaint: how many times the pictures are painted anew."""
+    repaint_scenes: int = 10
+    """Strategy repaint: expressions per round; each is seen by as many cameras as a step has views."""
+    repaint_steps: int = 20
+    """Strategy repaint: denoising steps from pure noise; from less noise proportionally fewer."""
+    repaint_noise: tuple[int, int] = (980, 400)
+    """Strategy repaint: timestep (of 1000) that the pictures are noised to in the first and in the last round."""
+    repaint_dssim: float = 0.2
+    """Strategy repaint: share of the structural dissimilarity in the photometric loss."""
 
     position_weight: float = 0.1
     """Weight of the penalty on splats that leave their triangle (Eq. 8-9)."""
@@ -133,8 +144,8 @@ class TrainSettings:
 
     cameras: CameraRanges = field(default_factory=CameraRanges)
     """Ranges of the random cameras."""
-    background: Literal["random", "black", "white"] = "random"
-    """Solid colour behind the head: another one for each picture, or always the same."""
+    background: Literal["random", "grey", "black", "white"] = "random"
+    """Solid colour behind the head: another one for each picture, a mid grey for each, or always the same."""
     neutral_share: float = 0.1
     """Share of the steps that show the head at rest; the others draw a random expression and pose."""
 
@@ -159,7 +170,10 @@ class TrainSettings:
             low, high = getattr(self, name)
             if low > high:
                 raise UserError(f"The setting {name} is {low}, {high}; the first must not exceed the second.")
-        for name, options in (("strategy", ("nfsd", "sds")), ("background", ("random", "black", "white"))):
+        for name, options in (
+            ("strategy", ("nfsd", "sds", "repaint")),
+            ("background", ("random", "grey", "black", "white")),
+        ):
             if getattr(self, name) not in options:
                 raise UserError(
                     f"The setting {name} is {getattr(self, name)!r}; it must be one of {', '.join(options)}."
@@ -191,6 +205,9 @@ _RANGES = (
     ("densify_every", 1e-6, 1.0),
     ("guidance_scale negative_scale control_scale", 0.0, 1000.0),
     ("timesteps late_timesteps", 0, 999),
+    ("repaint_rounds repaint_scenes repaint_steps", 1, 1000),
+    ("repaint_noise", 1, 999),
+    ("repaint_dssim", 0.0, 1.0),
     ("position_weight scale_weight sparsity_weight densify_threshold prune_opacity prune_scale", 0.0, 1e6),
     ("snapshot_every checkpoint_every", 0, 10_000_000),
 )

@@ -78,6 +78,7 @@ class State:
         self.step = 0
         self.skipped = 0  # steps without a finite gradient, in all
         self.skipped_in_a_row = 0
+        self.painted: Tensor | None = None  # [G, V, S, S, 3] uint8: pictures of the present round (see repaint.py)
         self.views_at_once = settings.views  # fewer after the device ran out of memory
         self.gaussians = gaussians.requires_grad_()
         self.identity = identity.requires_grad_()  # [S]
@@ -173,6 +174,8 @@ class State:
         tensors = {"triangle": self.gaussians.triangle, "identity": self.identity.detach()}
         tensors |= {f"splats.{name}": p.detach() for name, p in self.gaussians.parameters().items()}
         tensors |= {f"density.{name}": value for name, value in self.density.state_dict().items()}
+        if self.painted is not None:
+            tensors["painted"] = self.painted
         for group in self.optimiser.param_groups:
             for parameter in group["params"]:
                 for key, value in self.optimiser.state.get(parameter, {}).items():
@@ -208,6 +211,7 @@ class State:
         state.skipped_in_a_row = checkpoint.state["skipped_in_a_row"]
         state.views_at_once = checkpoint.state["views_at_once"]
         state.density.load_state_dict(part("density."))
+        state.painted = checkpoint.tensors.get("painted")
         for group in state.optimiser.param_groups:
             moments = part(f"adam.{group['name']}.")
             if moments:

@@ -151,6 +151,16 @@ def test_autoencoder_latents(latent_prior):
     torch.testing.assert_close(latent_prior.decode(latents), decoded.clamp(0, 1))
 
 
+def test_latents_of_a_tiny_autoencoder(tmp_path):
+    prior = Prior.load(write_tiny_prior(tmp_path, vae="tiny"), device="cpu")
+    assert (prior.latent_size, prior.image_size, prior.latent_channels) == (8, 16, 4)
+    images = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    latents = prior.encode_images(images)
+    torch.testing.assert_close(latents, 1.3 * prior.vae.encode(images.permute(0, 3, 1, 2) * 2 - 1).latents)
+    decoded = prior.vae.decode(latents / 1.3).sample.permute(0, 2, 3, 1) / 2 + 0.5
+    torch.testing.assert_close(prior.decode(latents), decoded.clamp(0, 1))
+
+
 def test_encoding_is_differentiable(latent_prior):
     generator = torch.Generator().manual_seed(0)
     images = (0.2 + 0.6 * torch.rand(1, 40, 40, 3, generator=generator)).requires_grad_()

@@ -11,7 +11,16 @@ from headstudio.condition.picture import condition_image
 from headstudio.errors import UserError
 from headstudio.heads.default_head import default_head
 from headstudio.heads.head import Head
-from headstudio.starter.batches import BatchSettings, make_batch, mirrored, on_background, spoil
+from headstudio.starter.batches import (
+    BatchSettings,
+    make_batch,
+    make_pixels,
+    mirrored,
+    on_background,
+    spoil,
+    spoilt_caption,
+)
+from headstudio.starter.character import Character, sample_character
 from headstudio.starter.shards import HELD_OUT, Shard, ShardFolder, read_shard, write_shard
 from headstudio.starter.tokenizer import token_words
 from headstudio.starter.vocabulary import NEGATIVE_WORDS, words_of
@@ -21,16 +30,18 @@ def random_shard(count: int = 6, size: int = 16, seed: int = 0) -> Shard:
     rng = np.random.default_rng(seed)
     return Shard(
         pictures=rng.integers(0, 256, (count, size, size, 4), dtype=np.uint8),
-        conditions=rng.integers(0, 256, (count, 2 * size, 2 * size, 3), dtype=np.uint8),
+        conditions=rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
         strengths=rng.random(count).astype(np.float32),
-        captions=np.array([f"a man with red hair {seed} {row}" for row in range(count)]),
+        characters=np.array([Character(seed=100 * seed + row, skin="red").to_json() for row in range(count)]),
+        moods=np.array(["", "smiling"] * count)[:count],
+        views=rng.integers(0, 3, count),
     )
 
 
 def test_shards_survive_their_file(tmp_path):
     shard = random_shard()
     again = read_shard(write_shard(tmp_path, 3, shard))
-    for name in ("pictures", "conditions", "strengths", "captions"):
+    for name in vars(shard):
         np.testing.assert_array_equal(getattr(again, name), getattr(shard, name))
 
 
@@ -44,11 +55,16 @@ def test_folder_takes_in_new_shards_and_never_the_held_out_one(tmp_path):
     write_shard(tmp_path, 1, random_shard(3, seed=1))
     folder.refresh()
     assert len(folder) == 7
-    captions = folder.rows(np.arange(7)).captions.tolist()
+    seeds = [Character.from_json(text).seed for text in folder.rows(np.arange(7)).characters]
     # In the order of their numbers, whatever order they came in
-    assert captions == [f"a man with red hair 1 {k}" for k in range(3)] + [
-        f"a man with red hair 2 {k}" for k in range(4)
-    ]
+    assert seeds == [100, 101, 102, 200, 201, 202, 203]
+    assert folder.held_out is not None
+    assert Character.from_json(folder.held_out.characters[0]).seed == 900
+
+
+def test_characters_survive_json():
+    character = sample_character(np.random.default_rng(3))
+    assert Character.from_json(character.to_json()) == character
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
@@ -101,7 +117,8 @@ def test_spoilt_pictures_are_worse_and_say_so(way):
     sharp = np.stack([np.sin(20 * x) > 0, np.cos(26 * y) > 0, x > y], -1).astype(np.float32)
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        picture, caption = spoil(sharp, "a man", [way], rng)
+        picture = spoil(sharp, [way], rng)
+        caption = spoilt_caption("a man", [way], rng)
         assert picture.shape == sharp.shape
         assert picture.min() >= 0
         assert picture.max() <= 1
@@ -114,9 +131,12 @@ def test_batches_are_what_their_settings_say():
     rows = random_shard(64)
     rng = np.random.default_rng(1)
     batch = make_batch(rows, 16, BatchSettings(text_dropped=0.0, control_dropped=0.0, spoilt=0.0), rng)
-    assert batch.captions == rows.captions.tolist()
-    assert batch.pixels.shape == (64, 3, 16, 16)
-    assert batch.conditions.shape == (64, 3, 32, 32)
+    # Whoever is in the picture and whatever else was said of him
+    assert np.mean(["red skin" in caption for caption in batch.captions]) > 0.6
+    assert all("man" in caption or "person" in caption for caption in batch.captions)
+    assert not any("smiling" in caption for caption in batch.captions[::2])
+    assert any("smiling" in caption for caption in batch.captions[1::2])
+    assert batch.pixels.shape == batch.conditions.shape == (64, 3, 16, 16)
     assert batch.pixels.min() >= -1
     ratio = batch.control.numpy() / rows.strengths
     assert ratio.min() >= 0.8 - 1e-6
@@ -124,6 +144,13 @@ def test_batches_are_what_their_settings_say():
     dropped = make_batch(rows, 16, BatchSettings(text_dropped=1.0, control_dropped=1.0), rng)
     assert set(dropped.captions) == {""}
     assert not dropped.control.any()
+
+
+def test_pixels_alone_are_in_range_and_vary():
+    first, second = (make_pixels(random_shard(), BatchSettings(), np.random.default_rng(seed)) for seed in (1, 2))
+    assert first.shape == (6, 3, 16, 16)
+    assert first.abs().max() <= 1
+    assert not torch.equal(first, second)
 
 
 def test_half_size_batches_are_means_of_four():

@@ -155,9 +155,9 @@ def test_shards_are_the_same_for_the_same_seed(studio):
     first, again, other = (make_shard(studio, seed, 3, characters=2, views=2) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.pictures, again.pictures)
     np.testing.assert_array_equal(first.conditions, again.conditions)
-    np.testing.assert_array_equal(first.captions, again.captions)
+    np.testing.assert_array_equal(first.characters, again.characters)
     assert not np.array_equal(first.pictures, other.pictures)
-    assert first.pictures.shape == (4, 64, 64, 4)
+    assert first.pictures.shape == (4, 128, 128, 4)
     assert first.conditions.shape == (4, 128, 128, 3)
     # Every picture shows something, and no colour is brighter than its coverage allows by more than a rounding
     coverage = first.pictures[..., 3].astype(int)

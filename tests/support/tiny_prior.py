@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, DDPMScheduler, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -22,7 +22,7 @@ def tiny_tokenizer() -> CLIPTokenizer:
 
 def write_tiny_prior(
     folder: str | Path,
-    vae: bool = False,
+    vae: bool | str = False,  # "tiny": AutoencoderTiny; True: AutoencoderKL
     size: int = 16,  # pixels: side of the pictures that the prior wants
     seed: int = 0,
     prediction_type: str = "epsilon",
@@ -72,6 +72,15 @@ def write_tiny_prior(
             norm_num_groups=4,
             scaling_factor=0.18215,
         )
+        if vae == "tiny":
+            autoencoder = AutoencoderTiny(
+                encoder_block_out_channels=(8, 8),
+                decoder_block_out_channels=(8, 8),
+                num_encoder_blocks=(1, 1),
+                num_decoder_blocks=(1, 1),
+                latent_channels=channels,
+                scaling_factor=1.3,
+            )
         # Larger than the classes' own initialisation, so that text, condition and timestep visibly matter
         for module in (unet, controlnet, text_encoder, autoencoder):
             for parameter in module.parameters():
@@ -91,7 +100,7 @@ def write_tiny_prior(
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "scheduler": ["diffusers", "DDPMScheduler"],
-        "vae": ["diffusers", "AutoencoderKL"] if vae else [None, None],
+        "vae": ["diffusers", type(autoencoder).__name__] if vae else [None, None],
     }
     if vae:
         autoencoder.save_pretrained(folder / "vae")

@@ -12,10 +12,10 @@ from headstudio.condition.picture import condition_image, face_direction
 from headstudio.guidance.distil import distillation_loss, get_strategy
 from headstudio.guidance.prompts import PromptEmbeddings
 from headstudio.heads.head import Head
-from headstudio.motion.generators import MotionSampler
 from headstudio.rasterise import rasterise
 from headstudio.train import loop
-from headstudio.train.cameras import face_azimuth, sample_cameras
+from headstudio.train.cameras import face_azimuth
+from headstudio.train.scenes import SceneSampler
 from headstudio.train.state import Request, State
 from support.training import SIX_STEPS
 
@@ -29,36 +29,30 @@ def setting_up(head_arrays, prior, settings):
         for parameter in (state.identity, state.gaussians.offsets, state.gaussians.log_scales, state.gaussians.quats):
             parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     rng, generator = np.random.default_rng(4), torch.Generator().manual_seed(4)
-    camera, azimuth = sample_cameras(settings.views, head_arrays, settings.render_size, settings.cameras, rng)
-    views = loop.Views(
-        camera=camera,
-        background=torch.rand(settings.views, 3, generator=generator),
-        texts=PromptEmbeddings.encode(prior, "an orc", "ugly").at(azimuth),
-        t=torch.tensor([30, 300, 700]),
-        noise=torch.randn(settings.views, 3, prior.latent_size, prior.latent_size, generator=generator),
-    )
-    pose = tuple(map(torch.as_tensor, MotionSampler(head_arrays).sample(rng)))
-    return state, views, pose
+    draw = SceneSampler(settings, head_arrays, PromptEmbeddings.encode(prior, "an orc", "ugly"), "cpu")
+    noise = torch.randn(settings.views, 3, prior.latent_size, prior.latent_size, generator=generator)
+    return state, draw(rng), torch.tensor([30, 300, 700]), noise
 
 
 @pytest.mark.parametrize("strategy", ["nfsd", "sds"])
 @pytest.mark.parametrize("at_once", [3, 2, 1])
 def test_gradients_equal_autograd_through_the_whole_loss(head, prior, strategy, at_once):
     settings = replace(SIX_STEPS, sparsity_weight=0.7, position_weight=0.3, scale_weight=0.2)
-    state, views, pose = setting_up(head, prior, settings)
+    state, scene, t, noise = setting_up(head, prior, settings)
     state.views_at_once = at_once
-    losses = loop.backward(state, prior, get_strategy(strategy), views, *pose)
+    loss_of = loop.distillation(state.head, prior, get_strategy(strategy), scene, t, noise, settings)
+    losses = loop.backward(state, scene, loss_of)
     parameters = {**state.gaussians.parameters(), "identity": state.identity}
     found = {name: parameter.grad.clone() for name, parameter in parameters.items()}
     assert state.gradients_are_finite()
 
     state.optimiser.zero_grad()
-    vertices = state.head(pose[0][None], pose[1][None], state.identity[None])[0]
+    vertices = state.head(scene.expression[None], scene.joints[None], state.identity[None])[0]
     posed = state.gaussians.pose(vertices, state.head.triangles)
-    render = rasterise(posed, views.camera, background=views.background)
-    condition, facing = condition_image(head, vertices.detach().expand(3, -1, -1), views.camera, prior.condition_size)
+    render = rasterise(posed, scene.camera, background=scene.background)
+    condition, facing = condition_image(head, vertices.detach().expand(3, -1, -1), scene.camera, prior.condition_size)
     distilled = distillation_loss(
-        get_strategy(strategy), prior, prior.encode_images(render.colour), views.t, views.noise, views.texts,
+        get_strategy(strategy), prior, prior.encode_images(render.colour), t, noise, scene.texts,
         condition, settings.control_scale * facing, settings,
     )  # fmt: skip
     position, scale = regularisation(state.gaussians, triangle_frames(vertices, state.head.triangles))

@@ -16,7 +16,7 @@ from headstudio.camera import orbit
 from headstudio.guidance.prior import resize_pictures
 from headstudio.heads.head import Head
 from headstudio.rasterise import rasterise
-from headstudio.train import loop
+from headstudio.train import loop, repaint
 from headstudio.train.loop import train
 from support.training import SIX_STEPS
 
@@ -25,6 +25,7 @@ class Oracle:
     """A prior whose landmark map is the true picture itself (see ``true_pictures``)."""
 
     name, revision, timesteps, latent_channels, latent_size, condition_size = "oracle", "1", 1000, 3, 32, 32
+    image_size, vae = 32, None
     device = torch.device("cpu")
     alphas_cumprod = torch.linspace(0.999, 0.01, 1000)
 
@@ -33,6 +34,9 @@ class Oracle:
 
     def encode_images(self, images):
         return resize_pictures(images, 32).permute(0, 3, 1, 2) * 2 - 1
+
+    def decode(self, latents):
+        return (latents.permute(0, 2, 3, 1) * 0.5 + 0.5).clamp(0, 1)
 
     def add_noise(self, latents, noise, t):
         alpha = self.alphas_cumprod[t][:, None, None, None]
@@ -54,8 +58,16 @@ def painted(head: Head) -> RiggedGaussians:
     return truth
 
 
+STRATEGIES = {
+    # At scale 1, SDS is the gradient of a squared difference
+    "sds": {"strategy": "sds", "guidance_scale": 1.0, "timesteps": (300, 300), "late_timesteps": (300, 300)},
+    "repaint": {"strategy": "repaint", "repaint_rounds": 3, "repaint_scenes": 8, "repaint_steps": 3},
+}
+
+
 @pytest.mark.slow
-def test_a_perfect_prior_gives_the_true_avatar_from_all_sides_and_in_motion(head, monkeypatch):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_perfect_prior_gives_the_true_avatar_from_all_sides_and_in_motion(head, monkeypatch, strategy):
     rig = Head(head)
     truth = painted(rig)
 
@@ -63,12 +75,12 @@ def test_a_perfect_prior_gives_the_true_avatar_from_all_sides_and_in_motion(head
         picture = rasterise(truth.pose(vertices[0], rig.triangles), cameras)  # on black, as in the settings below
         return resize_pictures(picture.colour, size), torch.ones(len(cameras))
 
-    monkeypatch.setattr(loop, "condition_image", true_pictures)
+    for module in (loop, repaint):
+        monkeypatch.setattr(module, "condition_image", true_pictures)
     settings = replace(
-        SIX_STEPS, steps=150, views=4, render_size=64, splats=1500, strategy="sds", guidance_scale=1.0,
-        timesteps=(300, 300), late_timesteps=(300, 300), background="black", lr_shape=0.0, lr_colour=0.03,
+        SIX_STEPS, steps=150, views=4, render_size=64, splats=1500, background="black", lr_shape=0.0, lr_colour=0.03,
         lr_opacity=0.05, lr_scale=0.01, lr_offset=1e-3, position_weight=0.0, scale_weight=0.0,
-        densify_threshold=1.0, prune_at=(), final_lr=0.1,
+        densify_threshold=1.0, prune_at=(), final_lr=0.1, **STRATEGIES[strategy],
     )  # fmt: skip
     trained = train(settings, head, Oracle(), "painted")
 

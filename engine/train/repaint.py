@@ -1,0 +1,117 @@
+"""The dataset-update strategy: the prior paints over pictures of the avatar, and the avatar is fitted to them.
+
+In rounds, as in Instruct-NeRF2NeRF (Haque et al. 2023) and dataset updates since: render, add noise, denoise under the
+prompt and the landmark map, fit photometrically, and again with less noise. Each round starts from what the one before
+agreed on, so that pictures which were painted apart grow alike.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..avatar.binding import bind, triangle_frames
+from ..condition.picture import condition_image
+from ..guidance.denoise import denoise
+from ..guidance.prior import Prior
+from ..rasterise import rasterise
+from .photometric_metrics import ssim
+from .scenes import Scene, SceneSampler
+from .settings import TrainSettings
+from .state import State, random_numbers
+
+_ROUNDS = 2**33  # the streams of random numbers that rounds draw from: no step has such a number
+
+
+class Rounds:
+    """The scenes of the present round. Its pictures are part of the state, and of its checkpoints."""
+
+    def __init__(self, prior: Prior, draw_scene: SceneSampler, seed: int):
+        self.prior, self.draw_scene, self.seed = prior, draw_scene, seed
+        self.number = -1
+
+    def scene_and_pictures(self, state: State) -> tuple[Scene, Tensor]:
+        """One scene of the round that the state's step belongs to, and its pictures [V, S, S, 3] in 0..1.
+
+        Paints them all where the round begins.
+        """
+        settings = state.request.settings
+        number = round_of(state.step, settings)
+        numbers, generator = random_numbers(self.seed, _ROUNDS + number)
+        if number != self.number:
+            self.scenes = [self.draw_scene(numbers) for _ in range(settings.repaint_scenes)]
+            self.number = number
+        if state.painted is None or state.step == round_begin(number, settings):
+            state.painted = paint(state, self.prior, self.scenes, number, generator)
+        row = (state.step - round_begin(number, settings)) % len(self.scenes)
+        return self.scenes[row], state.painted[row].float() / 255
+
+
+def round_of(step: int, settings: TrainSettings) -> int:
+    """Number of the round that a step belongs to; all rounds have the same share of the run."""
+    return step * settings.repaint_rounds // settings.steps
+
+
+def round_begin(number: int, settings: TrainSettings) -> int:
+    """The first step of a round."""
+    return -(-number * settings.steps // settings.repaint_rounds)
+
+
+def noise_level(number: int, settings: TrainSettings, timesteps: int = 1000) -> int:
+    """Timestep that a round's pictures are noised to: from the first to the last of ``repaint_noise``, evenly."""
+    first, last = settings.repaint_noise
+    share = number / max(settings.repaint_rounds - 1, 1)
+    return round((first + (last - first) * share) * timesteps / 1000)
+
+
+@torch.no_grad()
+def paint(
+    state: State,
+    prior: Prior,
+    scenes: list[Scene],
+    number: int,  # of the round
+    generator: torch.Generator,
+) -> Tensor:  # [G, V, S, S, 3] uint8, S = prior.image_size
+    """The round's pictures, one row per scene.
+
+    In the first round all pictures start from the same noise: what the prior makes of it, it then makes of them alike.
+    """
+    settings, head = state.request.settings, state.head
+    level = noise_level(number, settings, prior.timesteps)
+    shape = (settings.views, prior.latent_channels, prior.latent_size, prior.latent_size)
+    shared = torch.randn(shape[1:], generator=generator)
+    painted = []
+    for scene in scenes:
+        vertices = head(scene.expression[None], scene.joints[None], state.identity[None])[0]  # [N, 3]
+        frames = triangle_frames(vertices, head.triangles)
+        posed = bind(frames, state.gaussians.triangle, **state.gaussians.parameters())
+        pictures = rasterise(posed, scene.camera, background=scene.background).colour
+        condition, facing = condition_image(
+            head.arrays, vertices.expand(settings.views, -1, -1), scene.camera, prior.condition_size
+        )
+        noise = torch.randn(shape, generator=generator) if number else shared.expand(shape)
+        latents = prior.encode_images(pictures.to(prior.device))
+        noisy = prior.add_noise(latents, noise.to(prior.device), torch.full((settings.views,), level))
+        clean = denoise(
+            prior,
+            noisy,
+            level,
+            max(1, round(settings.repaint_steps * level / prior.timesteps)),
+            scene.texts.positive,
+            scene.texts.negative,
+            condition.to(prior.device),
+            settings.control_scale * facing.to(prior.device),
+            settings.guidance_scale,
+        )
+        painted.append((prior.decode(clean) * 255).round().byte().cpu())
+    return torch.stack(painted)
+
+
+def likeness_loss(
+    colour: Tensor,  # [V, S, S, 3] renders
+    painted: Tensor,  # [V, S, S, 3] in 0..1
+    dssim: float,  # share of 1 - SSIM, the rest is the mean absolute difference
+) -> Tensor:
+    """Photometric loss between renders and painted pictures."""
+    error = (colour - painted).abs().mean()
+    return (1 - dssim) * error + dssim * (1 - ssim(colour, painted).mean())

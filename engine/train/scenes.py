@@ -1,0 +1,68 @@
+"""What a step's pictures show: random cameras around one expression and pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..camera import Camera
+from ..guidance.prompts import PromptEmbeddings, Texts
+from ..heads.arrays import HeadArrays
+from ..motion.generators import MotionSampler
+from .cameras import face_azimuth, sample_cameras
+from .settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Scene:
+    """V pictures of one expression and pose."""
+
+    camera: Camera  # of V views
+    background: Tensor  # [V, 3] sRGB
+    texts: Texts  # of V views
+    expression: Tensor  # [E]
+    joints: Tensor  # [J, 3] axis-angle, radians
+
+    def __len__(self) -> int:
+        return len(self.background)
+
+    def part(self, rows: slice) -> Scene:
+        texts = replace(self.texts, positive=self.texts.positive[rows])
+        return replace(self, camera=self.camera[rows], background=self.background[rows], texts=texts)
+
+
+class SceneSampler:
+    """Draws scenes as the settings say; the same random numbers give the same scene."""
+
+    def __init__(
+        self, settings: TrainSettings, arrays: HeadArrays, texts: PromptEmbeddings, device: torch.device | str
+    ):
+        self.settings, self.arrays, self.texts, self.device = settings, arrays, texts, device
+        self.motion = MotionSampler(arrays)
+
+    def __call__(self, numbers: np.random.Generator) -> Scene:
+        settings = self.settings
+        camera, azimuth = sample_cameras(settings.views, self.arrays, settings.render_size, settings.cameras, numbers)
+        expression, joints = self.motion.sample(numbers)
+        if numbers.random() < settings.neutral_share:
+            expression, joints = np.zeros_like(expression), np.zeros_like(joints)
+        return Scene(
+            camera=camera.to(self.device),
+            background=backgrounds(settings, numbers).to(self.device),
+            texts=self.texts.at(azimuth - face_azimuth(self.arrays, joints)),
+            expression=torch.as_tensor(expression).to(self.device),
+            joints=torch.as_tensor(joints).to(self.device),
+        )
+
+
+def backgrounds(settings: TrainSettings, rng: np.random.Generator) -> Tensor:  # [V, 3]
+    """Solid colours. Random ones stop the splats from hiding behind a colour that is always there."""
+    fixed = {"black": 0.0, "white": 1.0}
+    if settings.background in fixed:
+        return torch.full((settings.views, 3), fixed[settings.background])
+    if settings.background == "grey":
+        return torch.as_tensor(rng.uniform(0.45, 0.6, (settings.views, 1)), dtype=torch.float32).expand(-1, 3)
+    return torch.as_tensor(rng.random((settings.views, 3)), dtype=torch.float32)

@@ -1,0 +1,85 @@
+"""The dataset-update strategy: when it paints, what it paints from, and that it goes on where it was."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from headstudio.avatar.file import save_avatar
+from headstudio.errors import UserError
+from headstudio.train import repaint
+from headstudio.train.loop import TrainingStopped, train
+from headstudio.train.repaint import likeness_loss, noise_level, round_begin, round_of
+from headstudio.train.settings import TrainSettings
+from support.training import SIX_STEPS, Notes
+
+REPAINT = replace(SIX_STEPS, strategy="repaint", repaint_rounds=3, repaint_scenes=2, repaint_steps=2, views=2)
+
+
+@pytest.mark.parametrize(("steps", "rounds"), [(6, 3), (7, 3), (10, 4), (5, 5), (450, 7)])
+def test_rounds_share_the_run(steps, rounds):
+    settings = TrainSettings(steps=steps, repaint_rounds=rounds)
+    numbers = [round_of(step, settings) for step in range(steps)]
+    assert sorted(set(numbers)) == list(range(rounds))
+    assert numbers == sorted(numbers)
+    assert [numbers.index(number) for number in range(rounds)] == [round_begin(n, settings) for n in range(rounds)]
+    sizes = [numbers.count(number) for number in range(rounds)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_noise_falls_from_the_first_to_the_last_round():
+    settings = TrainSettings(repaint_rounds=5, repaint_noise=(900, 300))
+    assert [noise_level(number, settings) for number in range(5)] == [900, 750, 600, 450, 300]
+    assert noise_level(0, replace(settings, repaint_rounds=1)) == 900
+    assert noise_level(4, settings, timesteps=100) == 30
+
+
+def test_pictures_are_painted_once_a_round_from_what_the_avatar_looks_like(head, prior, monkeypatch):
+    calls = []
+    paint = repaint.paint
+
+    def noted(state, prior, scenes, number, generator):
+        painted = paint(state, prior, scenes, number, generator)
+        calls.append((state.step, number, painted))
+        return painted
+
+    monkeypatch.setattr(repaint, "paint", noted)
+    notes = Notes()
+    train(REPAINT, head, prior, "an orc", reporter=notes)
+    assert [(step, number) for step, number, _ in calls] == [(0, 0), (2, 1), (4, 2)]
+    assert all(painted.shape == (2, 2, prior.image_size, prior.image_size, 3) for _, _, painted in calls)
+    assert all(painted.dtype == torch.uint8 for _, _, painted in calls)
+    assert len({painted.numpy().tobytes() for _, _, painted in calls}) == 3
+    assert all(set(progress.losses) == {"repaint", "position", "scale"} for progress in notes.progresses)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_a_stopped_run_goes_on_to_the_same_avatar(head, prior, tmp_path, stop_after):
+    def file(avatar) -> bytes:
+        save_avatar(tmp_path / "a.avatar.npz", avatar)
+        return (tmp_path / "a.avatar.npz").read_bytes()
+
+    whole = train(REPAINT, head, prior, "an orc", checkpoint_dir=tmp_path / "whole")
+    with pytest.raises(TrainingStopped):
+        train(REPAINT, head, prior, "an orc", reporter=Notes(stop_after), checkpoint_dir=tmp_path / "parts")
+    resumed = train(REPAINT, head, prior, "an orc", checkpoint_dir=tmp_path / "parts", resume=True)
+    assert file(resumed) == file(whole)
+
+
+def test_likeness_is_zero_for_equal_pictures_and_falls_towards_them():
+    numbers = np.random.default_rng(0)
+    picture, other = (torch.as_tensor(numbers.random((2, 16, 16, 3)), dtype=torch.float32) for _ in range(2))
+    assert likeness_loss(picture, picture, 0.2) == pytest.approx(0.0, abs=1e-6)
+    near, far = (likeness_loss(picture + share * (other - picture), picture, 0.2) for share in (0.3, 1.0))
+    assert 0 < near < far
+    only_l1 = likeness_loss(other, picture, 0.0)
+    assert only_l1 == pytest.approx(float((other - picture).abs().mean()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"repaint_rounds": 0}, {"repaint_noise": (0, 400)}, {"repaint_noise": (1000, 400)}, {"repaint_dssim": 2.0}],
+)
+def test_settings_that_make_no_sense_are_named(changes):
+    with pytest.raises(UserError, match=next(iter(changes))):
+        TrainSettings(**changes)
