@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import export_ply, expressions, jobs, panel, viewport
+from . import compositor, cpu_render, export_ply, expressions, jobs, panel, viewport
 from .final_render import HEADSTUDIO_PT_render, HeadStudioRender
 from .import_avatar import HEADSTUDIO_FH_avatar, HEADSTUDIO_OT_import_avatar, menu_entry
 from .preferences import HeadStudioPreferences
@@ -20,6 +20,7 @@ CLASSES = (
     HEADSTUDIO_FH_avatar,
     HeadStudioRender,
     HEADSTUDIO_PT_render,
+    compositor.HEADSTUDIO_OT_combine,
     panel.HEADSTUDIO_OT_generate,
     panel.HEADSTUDIO_OT_cancel,
     panel.HEADSTUDIO_OT_resume,
@@ -46,6 +47,7 @@ def register() -> None:
 
 
 def unregister() -> None:
+    cpu_render.stop()
     jobs.unregister()
     viewport.unregister()
     bpy.types.TOPBAR_MT_file_export.remove(export_ply.menu_entry)

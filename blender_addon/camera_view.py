@@ -26,6 +26,12 @@ class CameraView:
     def orthographic(self) -> bool:
         return bool(self.projection[3, 3] > 0.5)
 
+    @property
+    def clip(self) -> tuple[float, float]:
+        """Metres along the view between which the camera sees."""
+        a, b = self.projection[2, 2], self.projection[2, 3]
+        return ((b + 1) / a, (b - 1) / a) if self.orthographic else (b / (a - 1), b / (a + 1))
+
     def depth_of(self, points: np.ndarray) -> np.ndarray:
         """Distance along the view [...] of world points [..., 3], metres, positive in front."""
         return -(points @ self.view[2, :3] + self.view[2, 3])

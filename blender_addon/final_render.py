@@ -7,8 +7,10 @@ import numpy as np
 
 from ..engine.errors import UserError
 from .camera_view import CameraView, camera_view
+from .cpu_render import draw_by_engine
 from .gpu_context import why_no_gpu
 from .gpu_render import MAX_SIDE, draw_on_gpu
+from .render_settings import CPU
 from .rendered_scene import mesh_arrays, rendered_scene
 
 __all__ = ["HeadStudioRender", "mesh_arrays", "to_display", "to_linear"]
@@ -44,9 +46,9 @@ class HeadStudioRender(bpy.types.RenderEngine):
     bl_use_gpu_context = not bpy.app.background
     bl_use_preview = False
 
-    def update(self, _data: bpy.types.BlendData, _depsgraph: bpy.types.Depsgraph) -> None:
+    def update(self, _data: bpy.types.BlendData, depsgraph: bpy.types.Depsgraph) -> None:
         if bpy.app.background:
-            self.bl_use_gpu_context = not why_no_gpu()
+            self.bl_use_gpu_context = depsgraph.scene.headstudio_render.device != CPU and not why_no_gpu()
 
     def update_render_passes(self, scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> None:
         self.register_pass(scene, layer, "Combined", 4, "RGBA", "COLOR")
@@ -67,9 +69,15 @@ class HeadStudioRender(bpy.types.RenderEngine):
         wants_depth = depsgraph.view_layer_eval.use_pass_z
         avatars, surfaces = rendered_scene(depsgraph)
         offsets = edge_offsets(settings.edge_samples)
-        if why_no_gpu():
-            raise UserError(f"There is no GPU to render with: {why_no_gpu()}.")
-        drawn = draw_on_gpu(view, avatars, surfaces, offsets, wants_depth, self._advance)
+        if settings.device == CPU:
+            draw = draw_by_engine
+        elif why_no_gpu():
+            raise UserError(
+                f"There is no GPU to render with: {why_no_gpu()}. Or set Render > HeadStudio > Device to CPU."
+            )
+        else:
+            draw = draw_on_gpu
+        drawn = draw(view, avatars, surfaces, offsets, wants_depth, self._advance)
         if drawn is not None:
             self._hand_over(view, *drawn, _background(scene))
 
@@ -144,5 +152,6 @@ class HEADSTUDIO_PT_render(bpy.types.Panel):
         layout, settings = self.layout, context.scene.headstudio_render
         layout.use_property_split = True
         layout.use_property_decorate = False
+        layout.prop(settings, "device")
         layout.prop(settings, "edge_samples")
         layout.prop(context.scene.render, "film_transparent")

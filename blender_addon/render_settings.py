@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import bpy
 
+GPU, CPU = "GPU", "CPU"
+
 
 class HeadStudioRenderSettings(bpy.types.PropertyGroup):
+    device: bpy.props.EnumProperty(
+        name="Device",
+        items=(
+            (GPU, "GPU", "Draw with the graphics card, or with Mesa's software OpenGL"),
+            (CPU, "CPU (engine)", "Draw in the HeadStudio engine's own process. Needs the engine, and no GPU"),
+        ),
+        description="What draws the splats. There is no changing over by itself: a device that fails says why",
+    )
     edge_samples: bpy.props.IntProperty(
         name="Edge Samples",
         default=8,

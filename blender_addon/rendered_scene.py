@@ -11,8 +11,6 @@ from mathutils import Matrix
 from ..engine.avatar.splats import SplatArrays
 from .splat_data import load_splats
 
-SURFACES = {"MESH", "CURVE", "SURFACE", "META", "FONT"}
-
 
 @dataclass(frozen=True)
 class PosedAvatar:
@@ -53,18 +51,16 @@ def rendered_scene(depsgraph: bpy.types.Depsgraph) -> tuple[list[PosedAvatar], l
     stored: dict[int, SplatArrays] = {}  # by data-block: linked duplicates are read once
     for instance in depsgraph.object_instances:
         item = instance.object
-        if item.type not in SURFACES or not instance.show_self:
+        # What curves, text and metaballs look like comes as meshes of their own
+        if item.type != "MESH" or not instance.show_self:
             continue
-        data = item.original.data.headstudio.splats if item.type == "MESH" else None
+        origin = item.original.data
+        data = origin.headstudio.splats if isinstance(origin, bpy.types.Mesh) else None
         if data is not None:
             if data.session_uid not in stored:
                 stored[data.session_uid] = load_splats(data)
             arrays = mesh_arrays(item.data, instance.matrix_world)
             avatars.append(PosedAvatar(item.name, stored[data.session_uid], *arrays))
         elif item.visible_camera:
-            mesh = item.data if item.type == "MESH" else item.to_mesh()
-            if mesh is not None:
-                surfaces.append(Surface(*mesh_arrays(mesh, instance.matrix_world)))
-            if item.type != "MESH":
-                item.to_mesh_clear()
+            surfaces.append(Surface(*mesh_arrays(item.data, instance.matrix_world)))
     return avatars, [surface for surface in surfaces if len(surface.triangles)]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import evaluate, generate, info, pose, render, settings, worker
+from .commands import draw, evaluate, generate, info, pose, render, settings, worker
 
 HELP = """Text to animatable Gaussian head avatars.
 
@@ -46,7 +46,7 @@ def _options(
     pass
 
 
-for _module in (generate, render, pose, evaluate, info, settings, worker):
+for _module in (generate, render, pose, evaluate, info, settings, worker, draw):
     app.command(_module.__name__.rpartition(".")[2])(_module.run)
 
 

@@ -60,6 +60,39 @@ def addon(bpy):
     """The installed extension's Blender half."""
     import importlib
 
-    for name in ("rig", "splat_data", "final_render", "import_avatar", "jobs", "viewport"):
+    for name in ("rig", "splat_data", "final_render", "import_avatar", "job_queue", "job_watch", "jobs", "viewport"):
         importlib.import_module(f"bl_ext.user_default.headstudio.blender_addon.{name}")
     return sys.modules["bl_ext.user_default.headstudio.blender_addon"]
+
+
+@pytest.fixture
+def avatar():
+    """3,000 splats of noise with all SH, on the synthetic head."""
+    from headstudio.avatar.file import Avatar, bake_identity
+    from pictures import random_splats
+    from support.synthetic_head import synthetic_head
+
+    head = bake_identity(synthetic_head(levels=3))
+    return Avatar(head, random_splats(head, 3000, 16), {"prompt": "noise"})
+
+
+@pytest.fixture
+def rig(scene, addon, avatar):
+    return addon.import_avatar.import_avatar(avatar, "Noise", scene.collection)
+
+
+@pytest.fixture
+def camera(bpy, scene):
+    """Before the face, whose middle is near the origin; F12 is HEADSTUDIO's, on a transparent film, in Standard."""
+    from shots import HEIGHT, WIDTH
+
+    camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    camera.data.clip_start, camera.data.ortho_scale = 0.01, 0.4
+    camera.location, camera.rotation_euler = (0, -0.6, 0.02), (1.5707963, 0, 0)
+    render = scene.render
+    render.engine, render.film_transparent = "HEADSTUDIO", True
+    render.resolution_x, render.resolution_y, render.resolution_percentage = WIDTH, HEIGHT, 100
+    scene.view_settings.view_transform = "Standard"
+    return camera

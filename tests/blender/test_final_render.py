@@ -3,82 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from headstudio.avatar.file import Avatar, bake_identity
-from headstudio.avatar.posing import pose_splats
-from pictures import psnr, random_splats
-from support.engine_picture import engine_picture
-from support.synthetic_head import synthetic_head
-
-WIDTH, HEIGHT = 160, 120
-
-
-@pytest.fixture
-def avatar():
-    head = bake_identity(synthetic_head(levels=3))
-    return Avatar(head, random_splats(head, 3000, 16), {"prompt": "noise"})
-
-
-@pytest.fixture
-def rig(scene, addon, avatar):
-    return addon.import_avatar.import_avatar(avatar, "Noise", scene.collection)
-
-
-@pytest.fixture
-def camera(bpy, scene):
-    """In front of the face, whose middle is near the origin; the film is transparent, the colours are Standard."""
-    camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
-    scene.collection.objects.link(camera)
-    scene.camera = camera
-    camera.data.clip_start, camera.data.ortho_scale = 0.01, 0.4
-    camera.location, camera.rotation_euler = (0, -0.6, 0.02), (np.pi / 2, 0, 0)
-    render = scene.render
-    render.engine, render.film_transparent = "HEADSTUDIO", True
-    render.resolution_x, render.resolution_y, render.resolution_percentage = WIDTH, HEIGHT, 100
-    scene.view_settings.view_transform = "Standard"
-    return camera
-
-
-def shoot(bpy, scene, tmp_path) -> np.ndarray:
-    """F12, read back from a 16-bit PNG: straight RGBA [H, W, 4], display-referred, top row first."""
-    settings = scene.render.image_settings
-    settings.file_format, settings.color_mode, settings.color_depth = "PNG", "RGBA", "16"
-    scene.render.filepath = str(tmp_path / "picture.png")
-    bpy.ops.render.render(write_still=True)
-    return read(bpy, scene.render.filepath)
-
-
-def read(bpy, path) -> np.ndarray:
-    image = bpy.data.images.load(str(path))
-    image.colorspace_settings.name = "Non-Color"
-    width, height = image.size
-    pixels = np.array(image.pixels[:], np.float32).reshape(height, width, 4)[::-1]
-    bpy.data.images.remove(image)
-    return pixels
-
-
-def expected(bpy, addon, scene, item, splats, sh=None) -> tuple[np.ndarray, np.ndarray]:
-    """The engine's picture through the scene's camera as Blender's manual describes it: sensor, fit, shift, aspect."""
-    evaluated = item.evaluated_get(bpy.context.evaluated_depsgraph_get())
-    posed = pose_splats(splats, *addon.final_render.mesh_arrays(evaluated.data, evaluated.matrix_world))
-    data, render = scene.camera.data, scene.render
-    scale = render.resolution_percentage / 100
-    width, height = int(render.resolution_x * scale), int(render.resolution_y * scale)
-    tall = render.pixel_aspect_y / render.pixel_aspect_x  # height of a pixel in its widths
-    wide_picture = width * render.pixel_aspect_x >= height * render.pixel_aspect_y
-    horizontal = data.sensor_fit == "HORIZONTAL" or (data.sensor_fit == "AUTO" and wide_picture)
-    sensor = data.sensor_height if data.sensor_fit == "VERTICAL" else data.sensor_width
-    fitted = width if horizontal else height * tall
-    focal = fitted / data.ortho_scale if data.type == "ORTHO" else fitted * data.lens / sensor
-    intrinsics = np.array(
-        [
-            [focal, 0, width / 2 - data.shift_x * fitted],
-            [0, focal / tall, height / 2 + data.shift_y * fitted / tall],
-            [0, 0, 1],
-        ]
-    )
-    view = np.diag([1, -1, -1, 1]) @ np.array(scene.camera.matrix_world.normalized().inverted())
-    return engine_picture(posed, view, intrinsics, width, height, data.type == "ORTHO")
+from pictures import psnr
+from shots import HEIGHT, WIDTH, expected, read, shoot
 
 
 def test_ten_poses_and_cameras_equal_the_engines_pictures(bpy, scene, addon, rig, avatar, camera, tmp_path, capsys):
