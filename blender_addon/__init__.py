@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import bpy
 
-from . import compositor, cpu_render, export_ply, expressions, jobs, panel, viewport
+from . import (
+    compositor,
+    cpu_render,
+    export_ply,
+    expressions,
+    job_list,
+    job_operators,
+    job_picture,
+    jobs,
+    panel,
+    status_bar,
+    viewport,
+)
 from .final_render import HEADSTUDIO_PT_render, HeadStudioRender
 from .import_avatar import HEADSTUDIO_FH_avatar, HEADSTUDIO_OT_import_avatar, menu_entry
 from .preferences import HeadStudioPreferences
@@ -21,11 +33,10 @@ CLASSES = (
     HeadStudioRender,
     HEADSTUDIO_PT_render,
     compositor.HEADSTUDIO_OT_combine,
-    panel.HEADSTUDIO_OT_generate,
-    panel.HEADSTUDIO_OT_cancel,
-    panel.HEADSTUDIO_OT_resume,
+    *job_operators.CLASSES,
     panel.HEADSTUDIO_OT_random_seed,
     panel.HEADSTUDIO_PT_create,
+    *job_list.CLASSES,
     expressions.HEADSTUDIO_OT_apply_preset,
     expressions.HEADSTUDIO_OT_mirror_expression,
     expressions.HEADSTUDIO_OT_reset_expression,
@@ -40,19 +51,25 @@ def register() -> None:
         bpy.utils.register_class(cls)
     bpy.types.Mesh.headstudio = bpy.props.PointerProperty(type=HeadStudioMesh)
     bpy.types.Scene.headstudio = bpy.props.PointerProperty(type=panel.HeadStudioScene)
+    bpy.types.WindowManager.headstudio = bpy.props.PointerProperty(type=job_list.HeadStudioJobList)
     bpy.types.Scene.headstudio_render = bpy.props.PointerProperty(type=HeadStudioRenderSettings)
     bpy.types.TOPBAR_MT_file_import.append(menu_entry)
     bpy.types.TOPBAR_MT_file_export.append(export_ply.menu_entry)
     viewport.register()
+    jobs.register()
+    status_bar.register()
 
 
 def unregister() -> None:
     cpu_render.stop()
+    status_bar.unregister()
     jobs.unregister()
+    job_picture.unregister()
     viewport.unregister()
     bpy.types.TOPBAR_MT_file_export.remove(export_ply.menu_entry)
     bpy.types.TOPBAR_MT_file_import.remove(menu_entry)
     del bpy.types.Scene.headstudio_render
+    del bpy.types.WindowManager.headstudio
     del bpy.types.Scene.headstudio
     del bpy.types.Mesh.headstudio
     for cls in reversed(CLASSES):

@@ -1,151 +1,260 @@
-"""Follows the running job by a timer: progress to the panel, snapshots and the finished avatar into the scene."""
+"""Brings what the watching thread finds into Blender: the list of jobs, snapshots and finished avatars.
+
+A timer looks a few times a second at what ``job_watch.JobWatch`` has published. It reads no file itself.
+"""
 
 from __future__ import annotations
 
-import subprocess
-from dataclasses import dataclass
+import contextlib
+import traceback
 from pathlib import Path
 
 import bpy
 
-from ..engine.avatar.file import load_avatar
-from ..engine.errors import UserError
-from ..engine.job import DONE, QUEUED, RUNNING, Event, Job, JobRequest
-from .engine_process import find_engine, last_lines, start_worker
+from ..engine.job import JobRequest
+from .engine_process import find_engine
 from .import_avatar import import_avatar
+from .job_preview import jobs_with_preview, remove_preview, show_preview
+from .job_reader import Entry
+from .job_watch import JobWatch, Loaded
 from .preferences import jobs_folder, preferences
 
-POLL = 0.2  # seconds
+TICK = 0.2  # seconds
 
 
-@dataclass
-class Following:
-    """The job that the panel shows. The folder is the truth; this is what was read of it so far."""
+class _Following:
+    """All that this module keeps while the extension is enabled."""
 
-    job: Job
-    process: subprocess.Popen
-    read: int = 0  # byte of events.jsonl up to which it was read
-    step: int = 0
-    total: int = 0
-    remaining: float = 0.0
-    message: str = ""
-    failed: bool = False
-    state: str = QUEUED
-    preview: str = ""  # name of the collection that shows the latest snapshot
+    def __init__(self) -> None:
+        self.watch: JobWatch | None = None
+        self.setting: str | None = None  # the preference that the watched folder comes from
+        self.scenes: dict[Path, str] = {}  # job to the name of the scene that its avatar is for
+        self.held = ""  # why an avatar that was loaded does not come into the scene yet
+        self.choose = ""  # the job to be chosen in the list as soon as it stands there
+        self.drawn: tuple = ()  # what the panel and the status bar show
 
 
-_following: Following | None = None
+_state = _Following()
 
 
-def current() -> Following | None:
-    return _following
-
-
-def start(context: bpy.types.Context, request: JobRequest) -> None:
-    """Create the job's folder, start the engine on it and follow it. Raises ``UserError``."""
-    engine = find_engine(bpy.path.abspath(preferences(context).engine))
-    job = Job.create(_free_folder(jobs_folder(context), request.name), request)
-    follow(job, start_worker(engine, job))
-
-
-def resume(context: bpy.types.Context, job: Job) -> None:
-    """Start the engine again on a job that was stopped. Raises ``UserError``."""
-    engine = find_engine(bpy.path.abspath(preferences(context).engine))
-    job.withdraw_cancel()
-    follow(job, start_worker(engine, job))
-
-
-def follow(job: Job, process: subprocess.Popen) -> None:
-    global _following
-    events = job.events()
-    _following = Following(job, process, read=events[-1].end if events else 0)
-    if not bpy.app.timers.is_registered(_tick):
-        bpy.app.timers.register(_tick, first_interval=POLL)
+def register() -> None:
+    bpy.app.handlers.load_post.append(_on_load)
+    if not bpy.app.background:  # a render farm follows no jobs
+        bpy.app.timers.register(_tick, first_interval=1.0, persistent=True)
 
 
 def unregister() -> None:
-    """Let go of the job; its worker goes on without us."""
-    global _following
-    _following = None
+    """Let go of all jobs; a worker that runs goes on without us."""
+    bpy.app.handlers.load_post.remove(_on_load)
     if bpy.app.timers.is_registered(_tick):
         bpy.app.timers.unregister(_tick)
+    _stop()
 
 
-def _free_folder(folder: Path, name: str) -> Path:
-    number = 1
-    while (folder / f"{name}-{number}").exists():
-        number += 1
-    return folder / f"{name}-{number}"
+def watching(context: bpy.types.Context) -> JobWatch:
+    """The thread that follows the jobs of the folder in the preferences; started at the first call."""
+    setting = preferences(context).jobs
+    if _state.watch is None or setting != _state.setting:
+        _stop()
+        _state.watch, _state.setting = JobWatch(jobs_folder(context)), setting
+        _state.watch.start()
+        _adopt_previews()
+    return _state.watch
 
 
-def _tick() -> float | None:
-    following = _following
-    if following is None:
-        return None
+def entries() -> tuple[Entry, ...]:
+    """All jobs, the one at work first, then those that wait in their order, then the others."""
+    return _state.watch.entries if _state.watch is not None else ()
+
+
+def find(name: str) -> Entry | None:
+    """The job whose folder has this name."""
+    return next((entry for entry in entries() if entry.folder.name == name), None)
+
+
+def chosen(context: bpy.types.Context) -> Entry | None:
+    """The job that is chosen in the list."""
+    listed = context.window_manager.headstudio
+    return find(listed.jobs[listed.active].name) if listed.active < len(listed.jobs) else None
+
+
+def at_work() -> Entry | None:
+    return _state.watch.at_work if _state.watch is not None else None
+
+
+def is_shown(entry: Entry) -> bool:
+    """Whether the job's avatar will come into the scene by itself."""
+    return _state.watch is not None and _state.watch.wants(entry.folder)
+
+
+def notice() -> str:
+    """What keeps jobs or avatars from moving, for the artist; nothing if all is well."""
+    watch = _state.watch
+    if watch is None:
+        return ""
+    if watch.trouble:
+        return watch.trouble
+    if watch.other is not None:
+        return f"Another Blender (process {watch.other}) works through this queue; jobs added here are made by it."
+    return _state.held
+
+
+def generate(context: bpy.types.Context, request: JobRequest) -> None:
+    """Put a new job at the end of the queue, and work through it. Raises ``UserError``."""
+    engine = _engine(context)
+    watch = watching(context)
+    job = watch.queue.add(request)
+    show(context, job.folder)
+    _state.choose = job.folder.name
+    if watch.at_work is None:
+        watch.queue.go_on()
+    watch.work(engine)
+
+
+def resume(context: bpy.types.Context, folder: Path | None) -> None:
+    """Put a job that was stopped into the queue again; None: go on with those that wait. Raises ``UserError``."""
+    engine = _engine(context)
+    watch = watching(context)
+    if folder is not None:
+        watch.queue.put_last(folder)
+        show(context, folder)
+    watch.queue.go_on()
+    watch.work(engine)
+
+
+def show(context: bpy.types.Context, folder: Path) -> None:
+    """Bring the job's snapshots and its finished avatar into this scene."""
+    _state.scenes[folder] = context.scene.name
+    watching(context).want(folder)
+
+
+def forget(folder: Path) -> None:
+    """Nothing more of this job comes into the scene, and what is there of its snapshots goes."""
+    _state.scenes.pop(folder, None)
+    if _state.watch is not None:
+        _state.watch.dismiss(folder)
+    remove_preview(folder)
+
+
+def _engine(context: bpy.types.Context) -> Path:
+    return find_engine(bpy.path.abspath(preferences(context).engine))
+
+
+def _stop() -> None:
+    if _state.watch is not None:
+        _state.watch.stop()
+    _state.watch, _state.setting, _state.drawn = None, None, ()
+    _state.scenes.clear()
+
+
+@bpy.app.handlers.persistent
+def _on_load(*_) -> None:
+    """Another file: what was asked for in the one before is offered, not forced upon this one."""
+    if _state.watch is not None:
+        for folder in _state.scenes:
+            _state.watch.forget(folder)
+    _state.scenes.clear()
+    _state.drawn = ()
+    if _state.watch is not None:
+        _adopt_previews()
+
+
+def _adopt_previews() -> None:
+    """Go on where a saved file shows a job's snapshot."""
+    for folder in jobs_with_preview():
+        _state.scenes[folder] = bpy.context.scene.name
+        _state.watch.want(folder)
+
+
+def _tick() -> float:
     try:
-        over = _poll(following)
-    except UserError as error:
-        following.failed, following.message = True, str(error)
-        over = True
-    for window in bpy.context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type == "VIEW_3D":
-                area.tag_redraw()
-    return None if over else POLL
+        step(bpy.context)
+    except Exception as error:  # a timer that raises is never called again
+        traceback.print_exc()
+        _state.held = f"The jobs cannot be shown: {error}. See the system console."
+    return TICK
 
 
-def _poll(following: Following) -> bool:
-    """Take in what is new. True when nothing more will come."""
-    job = following.job
-    if not job.exists():
-        raise UserError(f"The job's folder {job.folder} has been deleted. Generate again.")
-    # A worker that has ended has written its last event: look first, read second
-    ended = following.process.poll() is not None
-    following.state = job.state()
-    snapshot = None
-    for event in job.events(following.read):
-        following.read = event.end
-        if event.kind in ("preview", "done"):
-            snapshot = event
-        else:
-            _take_in(following, event)
-    if snapshot is not None:
-        _show(following, snapshot)
-    if following.state in (QUEUED, RUNNING) and not ended:
+def step(context: bpy.types.Context) -> None:
+    """One round of the timer: at most one avatar is taken in, and what has changed is drawn."""
+    watch = watching(context)
+    loaded = watch.fetch()
+    if loaded is not None and not _take_in(context, loaded):
+        watch.put_back(loaded)
+    shown = (watch.entries, notice())
+    if shown != _state.drawn:
+        _state.drawn = shown
+        _fill_list(context, watch.entries)
+        _redraw(context)
+
+
+def _take_in(context: bpy.types.Context, loaded: Loaded) -> bool:
+    """Bring an avatar into the scene. False if that would disturb what the artist does just now."""
+    if not any(entry.folder == loaded.folder for entry in entries()):
+        return True  # removed meanwhile
+    scene = bpy.data.scenes.get(_state.scenes.get(loaded.folder, "")) or context.scene
+    windows = context.window_manager.windows
+    window = next((window for window in windows if window.scene == scene), None)
+    _state.held = _obstacle(loaded, scene, window if windows else None, bool(windows))
+    if _state.held:
         return False
-    if following.state != DONE and not following.message:
-        lines = last_lines(job.log_path)
-        following.message = f"The engine ended before the avatar was done. {lines[-1] if lines else ''}"
-        following.failed = following.state != "cancelled"
+    if not loaded.done:
+        if scene.headstudio.live_preview:
+            show_preview(loaded.folder, loaded.name, loaded.avatar, scene)
+        return True
+    with _seen_from(context, window):
+        remove_preview(loaded.folder)
+        import_avatar(loaded.avatar, loaded.name, scene.collection)
+        bpy.ops.ed.undo_push(message="HeadStudio: Generate")
+    _state.scenes.pop(loaded.folder, None)
     return True
 
 
-def _take_in(following: Following, event: Event) -> None:
-    if event.kind == "progress":
-        following.step, following.total = event.step, int(event.data.get("total", 0))
-        following.remaining = float(event.data.get("remaining", 0.0))
-    elif event.kind in ("warning", "error"):
-        following.message = str(event.data.get("message", ""))
-        following.failed = event.kind == "error"
-    elif event.kind == "cancelled":
-        following.message = f"Stopped at step {event.step}; it can be resumed."
+def _obstacle(loaded: Loaded, scene: bpy.types.Scene, window: bpy.types.Window | None, windowed: bool) -> str:
+    """Why an avatar cannot come in at this moment, as a sentence; nothing if it can."""
+    if bpy.app.is_job_running("RENDER"):
+        return f"{loaded.name} comes in when the render is done."
+    if not loaded.done:
+        return ""
+    if windowed and window is None:
+        return f"{loaded.name} is done; it comes in when the scene {scene.name} is shown."
+    with _seen_from(bpy.context, window):
+        if bpy.context.mode != "OBJECT":  # which building bones needs: nobody's stroke is to be cut off
+            return f"{loaded.name} is done; it comes in when you go back to Object Mode."
+    if window is not None and any(item.bl_idname.startswith("TRANSFORM_OT_") for item in window.modal_operators):
+        return f"{loaded.name} is done; it comes in when you let go."
+    return ""
 
 
-def _show(following: Following, event: Event) -> None:
-    """Put the avatar of a snapshot, or the finished one, in the place of the snapshot before."""
-    avatar = load_avatar(following.job.folder / event.data["avatar"])
-    old = bpy.data.collections.get(following.preview) if following.preview else None
-    if old is not None:
-        _remove(old)
-    rig = import_avatar(avatar, following.job.request.name, bpy.context.scene.collection)
-    following.preview = "" if event.kind == "done" else rig.collection.name
-    if event.kind == "done":
-        following.message = f"{rig.collection.name} is done."
-        bpy.ops.ed.undo_push(message="HeadStudio: Generate")
+def _seen_from(context: bpy.types.Context, window: bpy.types.Window | None):
+    """A timer knows no window of its own; operators need one."""
+    return contextlib.nullcontext() if window is None else context.temp_override(window=window)
 
 
-def _remove(collection: bpy.types.Collection) -> None:
-    data = {item.data for item in collection.objects}
-    splats = {item.headstudio.splats for item in data if isinstance(item, bpy.types.Mesh)}
-    bpy.data.batch_remove([*collection.objects, collection])
-    bpy.data.batch_remove([item for item in (data | splats) if item is not None and item.users == 0])
+def _fill_list(context: bpy.types.Context, found: tuple[Entry, ...]) -> None:
+    """The rows of the panel's list follow the jobs; the chosen one stays chosen, and a new one is."""
+    listed = context.window_manager.headstudio
+    names = [entry.folder.name for entry in found]
+    rows = [row.name for row in listed.jobs]
+    choice = rows[listed.active] if listed.active < len(rows) else ""
+    if rows != names:
+        listed.jobs.clear()
+        for name in names:
+            listed.jobs.add().name = name
+    if _state.choose in names:
+        choice, _state.choose = _state.choose, ""
+    at = names.index(choice) if choice in names else 0
+    if listed.active != at:
+        listed.active = at
+
+
+def _redraw(context: bpy.types.Context) -> None:
+    """The sidebars and the status bar; not the viewports, which would draw their splats again."""
+    for window in context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D":
+                for region in area.regions:
+                    if region.type == "UI":
+                        region.tag_redraw()
+        if not window.modal_operators:  # whose hints may stand in the status bar
+            window.workspace.status_text_set_internal(None)

@@ -1,4 +1,4 @@
-"""The sidebar tab HeadStudio: the prompt, Generate, and the job at work."""
+"""The panel Create of the sidebar tab HeadStudio: what an avatar is to be, and Generate."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import random
 
 import bpy
 
-from ..engine.errors import UserError
-from ..engine.job import RUNNING, Job, JobRequest
 from . import jobs
+from .job_operators import MAX_SEED, HEADSTUDIO_OT_generate
 
 
 class HeadStudioScene(bpy.types.PropertyGroup):
@@ -32,74 +31,16 @@ class HeadStudioScene(bpy.types.PropertyGroup):
     )
     head: bpy.props.StringProperty(name="Head", default="default", description="default (built in) or a FLAME file")
     steps: bpy.props.IntProperty(name="Steps", min=0, description="Training steps. 0: the preset's")
+    start_from: bpy.props.StringProperty(
+        name="Start From",
+        subtype="FILE_PATH",
+        description="An avatar file on the same head, which training goes on from. Empty: start anew",
+    )
+    live_preview: bpy.props.BoolProperty(
+        name="Live Preview", default=True, description="Show the avatar in the scene while it is being made"
+    )
     search: bpy.props.StringProperty(name="Search", description="Show the sliders whose name holds this")
     seed: bpy.props.IntProperty(name="Seed", min=0, description="The same seed gives the same avatar")
-
-
-class HEADSTUDIO_OT_generate(bpy.types.Operator):
-    """Make an avatar of the prompt. Blender stays free for other work"""
-
-    bl_idname = "headstudio.generate"
-    bl_label = "Generate"
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        following = jobs.current()
-        return following is None or following.state != RUNNING
-
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        asked = context.scene.headstudio
-        try:
-            request = JobRequest(
-                prompt=asked.prompt,
-                negative=asked.negative or None,
-                seed=asked.seed,
-                steps=asked.steps or None,
-                preset=asked.preset,
-                prior=asked.prior,
-                head=asked.head,
-            )
-            jobs.start(context, request)
-        except UserError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
-
-
-class HEADSTUDIO_OT_cancel(bpy.types.Operator):
-    """Stop after the step at work. The job can be resumed"""
-
-    bl_idname = "headstudio.cancel"
-    bl_label = "Cancel"
-
-    def execute(self, _context: bpy.types.Context) -> set[str]:
-        following = jobs.current()
-        if following is None:
-            return {"CANCELLED"}
-        try:
-            following.job.request_cancel()
-        except UserError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
-
-
-class HEADSTUDIO_OT_resume(bpy.types.Operator):
-    """Go on from the last checkpoint"""
-
-    bl_idname = "headstudio.resume"
-    bl_label = "Resume"
-
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        following = jobs.current()
-        if following is None:
-            return {"CANCELLED"}
-        try:
-            jobs.resume(context, Job.open(following.job.folder))
-        except UserError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
 
 
 class HEADSTUDIO_OT_random_seed(bpy.types.Operator):
@@ -110,7 +51,7 @@ class HEADSTUDIO_OT_random_seed(bpy.types.Operator):
     bl_options = {"UNDO"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        context.scene.headstudio.seed = random.randrange(2**31)
+        context.scene.headstudio.seed = random.randint(0, MAX_SEED)
         return {"FINISHED"}
 
 
@@ -135,37 +76,7 @@ class HEADSTUDIO_PT_create(bpy.types.Panel):
         row = layout.row(align=True)
         row.prop(asked, "seed")
         row.operator(HEADSTUDIO_OT_random_seed.bl_idname, text="", icon="FILE_REFRESH")
-        layout.operator(HEADSTUDIO_OT_generate.bl_idname, icon="USER")
-        following = jobs.current()
-        if following is not None:
-            self._draw_job(layout.box(), following)
-
-    def _draw_job(self, layout: bpy.types.UILayout, following: jobs.Following) -> None:
-        layout.label(text=following.job.request.name)
-        if following.state == RUNNING:
-            total = max(following.total, 1)
-            minutes, seconds = divmod(round(following.remaining), 60)
-            layout.progress(
-                factor=min(following.step / total, 1.0),
-                text=f"Step {following.step} of {following.total}, {minutes}:{seconds:02d} left"
-                if following.total
-                else "Starting",
-            )
-            layout.operator(HEADSTUDIO_OT_cancel.bl_idname, icon="CANCEL")
-        elif following.state in ("cancelled", "interrupted", "failed"):
-            layout.operator(HEADSTUDIO_OT_resume.bl_idname, icon="PLAY")
-        if following.message:
-            column = layout.column(align=True)
-            column.alert = following.failed
-            for line in wrapped(following.message):
-                column.label(text=line)
-
-
-def wrapped(text: str, width: int = 38) -> list[str]:
-    """Lines for the narrow sidebar, whose labels do not wrap by themselves."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
+        if asked.start_from:
+            layout.prop(asked, "start_from")
+        text = "Generate" if jobs.at_work() is None else "Add to the Queue"
+        layout.operator(HEADSTUDIO_OT_generate.bl_idname, text=text, icon="USER")

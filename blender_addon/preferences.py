@@ -31,10 +31,8 @@ def preferences(context: bpy.types.Context) -> HeadStudioPreferences:
 
 
 def jobs_folder(context: bpy.types.Context) -> Path:
-    """Where jobs are kept; made if need be."""
+    """Where jobs are kept; it need not exist yet."""
     chosen = preferences(context).jobs
     if chosen:
-        folder = Path(bpy.path.abspath(chosen))
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    return Path(bpy.utils.extension_path_user(PACKAGE, path="jobs", create=True))
+        return Path(bpy.path.abspath(chosen)).absolute()
+    return Path(bpy.utils.extension_path_user(PACKAGE, path="jobs"))

@@ -169,7 +169,7 @@ class Job:
         start = request.start_from
         if start is not None and not (Path(start).is_file() and os.access(start, os.R_OK)):
             raise UserError(f"There is no avatar file at {start} to start from.")
-        with _folder_errors(folder):
+        with folder_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / "job.json").exists():
                 raise UserError(f"There is a job in {folder} already. Resume it, or choose another folder.")
@@ -298,7 +298,7 @@ class Job:
         path = self.folder / "lock"
         try:
             with open(path, "rb") as file:
-                if _take(file, exclusive=False):
+                if take_lock(file, exclusive=False):
                     return None
                 about = json.loads(file.read() or b"{}")
         except OSError:
@@ -309,7 +309,7 @@ class Job:
 
     def request_cancel(self) -> None:
         """Asks the worker, present or next, to stop after its step; it can be resumed. Raises ``UserError``."""
-        with _folder_errors(self.folder):
+        with folder_errors(self.folder):
             (self.folder / "cancel").touch()
 
     def cancel_requested(self) -> bool:
@@ -317,7 +317,7 @@ class Job:
 
     def withdraw_cancel(self) -> None:
         """Takes the wish back; whoever honours it does so too."""
-        with _folder_errors(self.folder):
+        with folder_errors(self.folder):
             (self.folder / "cancel").unlink(missing_ok=True)
 
 
@@ -336,11 +336,11 @@ class Serving:
         self._torn = False  # whether the file ends within a line
 
     def __enter__(self) -> Serving:
-        with _folder_errors(self.job.folder):
+        with folder_errors(self.job.folder):
             self._lock = open(self.job.folder / "lock", "a+b")
             # A reader who asks whether somebody works here holds the lock for a moment, too
             for attempt in range(20):
-                if _take(self._lock, exclusive=True):
+                if take_lock(self._lock, exclusive=True):
                     break
                 if attempt == 19:
                     self._lock.close()
@@ -371,7 +371,7 @@ class Serving:
         line = json.dumps(
             {"kind": kind, "time": round(time.time(), 3), "step": step, **data}, default=_plain, allow_nan=False
         )
-        with _folder_errors(self.job.folder):
+        with folder_errors(self.job.folder):
             if not self.job.exists():  # what is written to a deleted file goes nowhere
                 raise FileNotFoundError(errno.ENOENT, "it has been deleted")
             data = b"\n" * self._torn + line.encode() + b"\n"
@@ -427,7 +427,8 @@ def _parse(line: bytes, end: int) -> Event | None:
 
 
 @contextlib.contextmanager
-def _folder_errors(folder: Path) -> Iterator[None]:
+def folder_errors(folder: Path) -> Iterator[None]:
+    """What goes wrong in writing becomes a ``UserError`` that names the folder."""
     try:
         yield
     except OSError as error:
@@ -437,7 +438,7 @@ def _folder_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _take(file, *, exclusive: bool) -> bool:
+def take_lock(file, *, exclusive: bool) -> bool:
     """Takes the operating system's lock on an open file without waiting; it ends when the file is closed."""
     try:
         if os.name == "nt":

@@ -1,0 +1,72 @@
+"""The avatar of a job as it is so far: a still head with splats that every snapshot replaces.
+
+It has neither shape keys nor bones, so that taking a snapshot in costs milliseconds; the rig comes with the finished
+avatar.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from ..engine.avatar.file import Avatar
+from .rig import to_blender
+from .splat_data import store_splats
+
+JOB_PROPERTY = "headstudio_job"  # on the preview's object: the job's folder
+
+
+def show_preview(folder: Path, name: str, avatar: Avatar, scene: bpy.types.Scene) -> bpy.types.Object:
+    """Put the avatar in the place of the job's snapshot before, or link a new object into ``scene``."""
+    shown = find_preview(folder)
+    vertices, triangles = to_blender(avatar.head.vertices), avatar.head.triangles
+    if shown is None or len(shown.data.vertices) != len(vertices):
+        remove_preview(folder)
+        data = bpy.data.meshes.new(f"{name} preview")
+        data.vertices.add(len(vertices))
+        data.loops.add(3 * len(triangles))
+        data.loops.foreach_set("vertex_index", triangles.ravel())
+        data.polygons.add(len(triangles))
+        data.polygons.foreach_set("loop_start", np.arange(0, 3 * len(triangles), 3, dtype=np.int32))
+        data.vertices.foreach_set("co", vertices.ravel())
+        data.update(calc_edges=True)
+        shown = bpy.data.objects.new(f"{name} preview", data)
+        shown[JOB_PROPERTY] = str(folder)
+        shown.display_type = "WIRE"
+        shown.hide_select = True  # nothing that is done to it would last
+        scene.collection.objects.link(shown)
+    else:
+        shown.data.vertices.foreach_set("co", vertices.ravel())
+        shown.data.update()
+    before = shown.data.headstudio.splats
+    shown.data.headstudio.splats = store_splats(avatar.splats, f"{name} preview")
+    if before is not None and before.users == 0:
+        bpy.data.meshes.remove(before)
+    return shown
+
+
+def find_preview(folder: Path) -> bpy.types.Object | None:
+    """The object that shows the job's snapshot in this file, wherever it has been moved or renamed to."""
+    wanted = str(folder)
+    return next((item for item in bpy.data.objects if item.get(JOB_PROPERTY) == wanted), None)
+
+
+def remove_preview(folder: Path) -> None:
+    """Take the job's snapshot out of the file, if it is there."""
+    shown = find_preview(folder)
+    if shown is None:
+        return
+    data = shown.data
+    splats = data.headstudio.splats
+    bpy.data.objects.remove(shown)
+    if data.users == 0:
+        bpy.data.meshes.remove(data)
+    if splats is not None and splats.users == 0:
+        bpy.data.meshes.remove(splats)
+
+
+def jobs_with_preview() -> set[Path]:
+    """The folders of all jobs whose snapshot this file shows."""
+    return {Path(item[JOB_PROPERTY]) for item in bpy.data.objects if isinstance(item.get(JOB_PROPERTY), str)}
