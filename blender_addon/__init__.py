@@ -37,11 +37,9 @@ CLASSES = (
     panel.HEADSTUDIO_OT_random_seed,
     panel.HEADSTUDIO_PT_create,
     *job_list.CLASSES,
-    expressions.HEADSTUDIO_OT_apply_preset,
-    expressions.HEADSTUDIO_OT_mirror_expression,
-    expressions.HEADSTUDIO_OT_reset_expression,
-    expressions.HEADSTUDIO_OT_key_expression,
-    expressions.HEADSTUDIO_PT_expressions,
+    *expressions.CLASSES,
+    *timeline.CLASSES,
+    *expression_panel.CLASSES,
     export_ply.HEADSTUDIO_OT_export_ply,
 )
 
@@ -53,6 +51,7 @@ def register() -> None:
     bpy.types.Scene.headstudio = bpy.props.PointerProperty(type=panel.HeadStudioScene)
     bpy.types.WindowManager.headstudio = bpy.props.PointerProperty(type=job_list.HeadStudioJobList)
     bpy.types.Scene.headstudio_render = bpy.props.PointerProperty(type=HeadStudioRenderSettings)
+    expression_panel.register()
     bpy.types.TOPBAR_MT_file_import.append(menu_entry)
     bpy.types.TOPBAR_MT_file_export.append(export_ply.menu_entry)
     viewport.register()
@@ -70,6 +69,7 @@ def unregister() -> None:
     bpy.types.TOPBAR_MT_file_import.remove(menu_entry)
     del bpy.types.Scene.headstudio_render
     del bpy.types.WindowManager.headstudio
+    expression_panel.unregister()
     del bpy.types.Scene.headstudio
     del bpy.types.Mesh.headstudio
     for cls in reversed(CLASSES):

@@ -1,10 +1,13 @@
-"""The Expressions panel: the avatar's shape keys as grouped sliders, presets, mirror, reset, and keying."""
+"""An avatar's expression: its sliders by group, left and right, its bones, and the operators that set them whole."""
 
 from __future__ import annotations
 
 import bpy
+from mathutils import Matrix
 
-from ..engine.heads.expressions import PRESETS, mirrored
+from ..engine.errors import UserError
+from ..engine.heads.expressions import MIRRORED, mirrored
+from . import keying, user_presets
 from .rig import CORRECTIVE_PREFIX, DRIVE_SUFFIX
 
 # First match wins
@@ -18,6 +21,20 @@ GROUPS = (
     ("Tongue", ("tongue",)),
     ("Other", ("",)),
 )
+
+# What moves together where left and right are linked. Both eyes look the same way: in on one side is out on the other.
+PAIRS: dict[str, tuple[str, str]] = {
+    "eyeLookUp": ("eyeLookUpLeft", "eyeLookUpRight"),
+    "eyeLookDown": ("eyeLookDownLeft", "eyeLookDownRight"),
+    "eyeLookLeft": ("eyeLookOutLeft", "eyeLookInRight"),
+    "eyeLookRight": ("eyeLookInLeft", "eyeLookOutRight"),
+    **{
+        left.removesuffix("Left"): (left, right)
+        for left, right in MIRRORED
+        # These two name a direction, not a side
+        if not left.startswith("eyeLook") and left not in ("jawLeft", "mouthLeft")
+    },
+}
 
 
 def avatar_mesh(context: bpy.types.Context) -> bpy.types.Object | None:
@@ -40,8 +57,54 @@ def sliders(mesh: bpy.types.Object) -> list[bpy.types.ShapeKey]:
     return [key for key in keys.key_blocks if key != keys.reference_key and not key.name.startswith(CORRECTIVE_PREFIX)]
 
 
+def animated_bones(mesh: bpy.types.Object) -> list[bpy.types.PoseBone]:
+    """The bones that an animator turns."""
+    armature = mesh.parent
+    if armature is None or armature.type != "ARMATURE":
+        return []
+    return [bone for bone in armature.pose.bones if not bone.name.endswith(DRIVE_SUFFIX)]
+
+
 def group_of(name: str) -> str:
+    """The group of :data:`GROUPS` that a slider or a pair belongs to."""
     return next(group for group, prefixes in GROUPS if name.startswith(prefixes))
+
+
+def channels(mesh: bpy.types.Object) -> list[keying.Channel]:
+    """Everything that makes up the pose: the sliders' values, and what the bones' locks leave free."""
+    found = [slider_channel(key) for key in sliders(mesh)]
+    for bone in animated_bones(mesh):
+        turn = {"QUATERNION": "rotation_quaternion", "AXIS_ANGLE": "rotation_axis_angle"}.get(
+            bone.rotation_mode, "rotation_euler"
+        )
+        for name, locks in (("location", bone.lock_location), (turn, bone.lock_rotation), ("scale", bone.lock_scale)):
+            if not all(locks):
+                found.append(keying.Channel(bone.id_data, bone.path_from_id(name), bone.name, rest_of(name)))
+    return found
+
+
+def slider_channel(key: bpy.types.ShapeKey) -> keying.Channel:
+    return keying.Channel(key.id_data, key.path_from_id("value"), group_of(key.name), (0.0,))
+
+
+def rest_of(name: str) -> tuple[float, ...]:
+    """The value of a bone's transform property at rest."""
+    return {
+        "rotation_quaternion": (1.0, 0.0, 0.0, 0.0),
+        "rotation_axis_angle": (0.0, 0.0, 1.0, 0.0),
+        "scale": (1.0, 1.0, 1.0),
+    }.get(name, (0.0, 0.0, 0.0))
+
+
+def can_be_posed(operator: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+    """For ``poll``: an avatar is active and its sliders may be changed; if not, ``operator`` is given the reason."""
+    mesh = avatar_mesh(context)
+    if mesh is None:
+        return False
+    if mesh.data.shape_keys is None or mesh.data.shape_keys.is_editable:
+        return True
+    operator.poll_message_set("This avatar is linked from another file: make a library override of it first")
+    return False
 
 
 class AvatarOperator:
@@ -51,136 +114,89 @@ class AvatarOperator:
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return avatar_mesh(context) is not None
+        return can_be_posed(cls, context)
 
-    def finish(self, context: bpy.types.Context, mesh: bpy.types.Object, changed: list[bpy.types.ShapeKey]) -> set[str]:
-        if context.scene.tool_settings.use_keyframe_insert_auto:
-            for key in changed:
-                key.keyframe_insert("value", frame=context.scene.frame_current)
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        mesh = avatar_mesh(context)
+        before = keying.values(channels(mesh))
+        try:
+            self.change(mesh)
+        except UserError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        after = keying.values(channels(mesh))
+        keying.auto_key(context, [channel for channel, value in after.items() if before.get(channel) != value])
         mesh.data.update()
         return {"FINISHED"}
 
+    def change(self, mesh: bpy.types.Object) -> None:
+        """Set sliders and bones. Raises ``UserError`` before anything was changed."""
+        raise NotImplementedError
+
 
 class HEADSTUDIO_OT_apply_preset(AvatarOperator, bpy.types.Operator):
-    """Set the sliders to a named expression; those that it does not name go to rest"""
+    """Set the sliders to a named expression"""
 
     bl_idname = "headstudio.apply_preset"
     bl_label = "Expression Preset"
 
-    preset: bpy.props.EnumProperty(name="Preset", items=[(name, name.capitalize(), "") for name in PRESETS])
-    strength: bpy.props.FloatProperty(name="Strength", default=1.0, min=0.0, max=1.5, soft_max=1.0)
+    preset: bpy.props.StringProperty(
+        name="Preset",
+        description="Name of a built-in preset or of one of yours",
+        search=lambda _self, _context, text: [name for name in user_presets.names() if text.lower() in name.lower()],
+    )
+    strength: bpy.props.FloatProperty(
+        name="Strength", description="What the preset's values are multiplied by", default=1.0, min=0.0, max=2.0
+    )
+    add: bpy.props.BoolProperty(
+        name="Add", description="Add to the present expression. Off: sliders that the preset does not name go to rest"
+    )
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        mesh = avatar_mesh(context)
-        values = PRESETS[self.preset]
-        keys = sliders(mesh)
-        for key in keys:
-            key.value = self.strength * values.get(key.name, 0.0)
-        return self.finish(context, mesh, keys)
+    def change(self, mesh: bpy.types.Object) -> None:
+        values = user_presets.load(self.preset)
+        for key in sliders(mesh):
+            key.value = (key.value if self.add else 0.0) + self.strength * values.get(key.name, 0.0)
 
 
 class HEADSTUDIO_OT_mirror_expression(AvatarOperator, bpy.types.Operator):
-    """Swap the sliders of the left and the right side"""
+    """Swap left and right: of the sliders, and of how the bones are turned"""
 
     bl_idname = "headstudio.mirror_expression"
     bl_label = "Mirror"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        mesh = avatar_mesh(context)
-        keys = {key.name: key for key in sliders(mesh)}
-        before = {name: key.value for name, key in keys.items()}
-        for name, key in keys.items():
-            key.value = before.get(mirrored(name), before[name])
-        return self.finish(context, mesh, list(keys.values()))
+    def change(self, mesh: bpy.types.Object) -> None:
+        before = {key.name: key.value for key in sliders(mesh)}
+        for key in sliders(mesh):
+            key.value = before.get(mirrored(key.name), before[key.name])
+        flip = Matrix.Diagonal((-1.0, 1.0, 1.0, 1.0))
+        bones = {bone.name: bone for bone in animated_bones(mesh)}
+        # What a pose adds to the rest, seen in the armature's axes, where the mirror is x = 0
+        poses = {
+            name: bone.bone.matrix_local @ bone.matrix_basis @ bone.bone.matrix_local.inverted()
+            for name, bone in bones.items()
+        }
+        for name, bone in bones.items():
+            pose = flip @ poses.get(_other_side(name), poses[name]) @ flip
+            bone.matrix_basis = bone.bone.matrix_local.inverted() @ pose @ bone.bone.matrix_local
+
+
+def _other_side(bone: str) -> str:
+    return bone.replace("left", "right") if "left" in bone else bone.replace("right", "left")
 
 
 class HEADSTUDIO_OT_reset_expression(AvatarOperator, bpy.types.Operator):
-    """Put every slider and bone to rest"""
+    """Put the sliders and the bones to rest"""
 
     bl_idname = "headstudio.reset_expression"
     bl_label = "Reset"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        mesh = avatar_mesh(context)
-        keys = sliders(mesh)
-        for key in keys:
-            key.value = 0.0
-        for bone in animated_bones(mesh):
-            bone.matrix_basis.identity()
-        return self.finish(context, mesh, keys)
+    bones: bpy.props.BoolProperty(name="Bones", description="The bones too, not only the sliders", default=True)
 
-
-class HEADSTUDIO_OT_key_expression(AvatarOperator, bpy.types.Operator):
-    """Insert keyframes for the whole pose: every slider and every bone"""
-
-    bl_idname = "headstudio.key_expression"
-    bl_label = "Key Expression"
-
-    only_changed: bpy.props.BoolProperty(
-        name="Only Changed", description="Leave out what is at rest and has no keyframe yet"
-    )
-
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        mesh, frame = avatar_mesh(context), context.scene.frame_current
-        keyed = _keyed_paths(mesh.data.shape_keys)
+    def change(self, mesh: bpy.types.Object) -> None:
         for key in sliders(mesh):
-            if not self.only_changed or key.value or key.path_from_id("value") in keyed:
-                key.keyframe_insert("value", frame=frame)
-        for bone in animated_bones(mesh):
-            channel = {"QUATERNION": "rotation_quaternion", "AXIS_ANGLE": "rotation_axis_angle"}.get(
-                bone.rotation_mode, "rotation_euler"
-            )
-            bone.keyframe_insert(channel, frame=frame, group=bone.name)
-        return {"FINISHED"}
+            key.value = 0.0
+        for bone in animated_bones(mesh) if self.bones else ():
+            bone.matrix_basis.identity()
 
 
-def animated_bones(mesh: bpy.types.Object) -> list[bpy.types.PoseBone]:
-    """The bones that an animator turns."""
-    armature = mesh.parent
-    if armature is None or armature.type != "ARMATURE":
-        return []
-    return [bone for bone in armature.pose.bones if not bone.name.endswith(DRIVE_SUFFIX)]
-
-
-def _keyed_paths(holder: bpy.types.ID) -> set[str]:
-    """Data paths that have keyframes, in layered actions (4.4 and later)."""
-    data = holder.animation_data
-    if data is None or data.action is None or data.action_slot is None:
-        return set()
-    bags = [strip.channelbag(data.action_slot) for layer in data.action.layers for strip in layer.strips]
-    return {curve.data_path for bag in bags if bag is not None for curve in bag.fcurves}
-
-
-class HEADSTUDIO_PT_expressions(bpy.types.Panel):
-    bl_label = "Expressions"
-    bl_category = "HeadStudio"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return avatar_mesh(context) is not None
-
-    def draw(self, context: bpy.types.Context) -> None:
-        layout = self.layout
-        layout.operator_menu_enum(HEADSTUDIO_OT_apply_preset.bl_idname, "preset", text="Presets", icon="PRESET")
-        row = layout.row(align=True)
-        row.operator(HEADSTUDIO_OT_mirror_expression.bl_idname, icon="MOD_MIRROR")
-        row.operator(HEADSTUDIO_OT_reset_expression.bl_idname, icon="LOOP_BACK")
-        layout.operator(HEADSTUDIO_OT_key_expression.bl_idname, icon="KEY_HLT")
-        layout.prop(context.scene.headstudio, "search", text="", icon="VIEWZOOM")
-        wanted = context.scene.headstudio.search.lower()
-        groups: dict[str, list[bpy.types.ShapeKey]] = {}
-        for key in sliders(avatar_mesh(context)):
-            if wanted in key.name.lower():
-                groups.setdefault(group_of(key.name), []).append(key)
-        for name, _ in GROUPS:
-            if name not in groups:
-                continue
-            header, body = layout.panel(f"headstudio_{name}", default_closed=name not in {"Jaw", "Mouth"})
-            header.label(text=name)
-            if body is None:
-                continue
-            column = body.column(align=True)
-            for key in groups[name]:
-                column.prop(key, "value", text=key.name, slider=True)
+CLASSES = (HEADSTUDIO_OT_apply_preset, HEADSTUDIO_OT_mirror_expression, HEADSTUDIO_OT_reset_expression)
