@@ -8,6 +8,7 @@ from . import (
     compositor,
     cpu_render,
     export_ply,
+    expression_panel,
     expressions,
     job_list,
     job_operators,
@@ -15,6 +16,7 @@ from . import (
     jobs,
     panel,
     status_bar,
+    timeline,
     viewport,
 )
 from .final_render import HEADSTUDIO_PT_render, HeadStudioRender
@@ -68,8 +70,8 @@ def unregister() -> None:
     bpy.types.TOPBAR_MT_file_export.remove(export_ply.menu_entry)
     bpy.types.TOPBAR_MT_file_import.remove(menu_entry)
     del bpy.types.Scene.headstudio_render
-    del bpy.types.WindowManager.headstudio
     expression_panel.unregister()
+    del bpy.types.WindowManager.headstudio
     del bpy.types.Scene.headstudio
     del bpy.types.Mesh.headstudio
     for cls in reversed(CLASSES):
