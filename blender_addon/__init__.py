@@ -4,21 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import (
-    compositor,
-    cpu_render,
-    export_ply,
-    expression_panel,
-    expressions,
-    job_list,
-    job_operators,
-    job_picture,
-    jobs,
-    panel,
-    status_bar,
-    timeline,
-    viewport,
-)
+from . import compositor, cpu_render, export_avatar, export_ply, expression_panel, expressions, job_list, job_operators, job_picture, jobs, panel, render_panel, status_bar, timeline, viewport
 from .final_render import HEADSTUDIO_PT_render, HeadStudioRender
 from .import_avatar import HEADSTUDIO_FH_avatar, HEADSTUDIO_OT_import_avatar, menu_entry
 from .preferences import HeadStudioPreferences
@@ -43,6 +29,9 @@ CLASSES = (
     *timeline.CLASSES,
     *expression_panel.CLASSES,
     export_ply.HEADSTUDIO_OT_export_ply,
+    export_avatar.HEADSTUDIO_OT_export_avatar,
+    render_panel.HEADSTUDIO_OT_use_engine,
+    render_panel.HEADSTUDIO_PT_render_and_export,
 )
 
 
@@ -56,6 +45,7 @@ def register() -> None:
     expression_panel.register()
     bpy.types.TOPBAR_MT_file_import.append(menu_entry)
     bpy.types.TOPBAR_MT_file_export.append(export_ply.menu_entry)
+    bpy.types.TOPBAR_MT_file_export.append(export_avatar.menu_entry)
     viewport.register()
     jobs.register()
     status_bar.register()
@@ -67,6 +57,7 @@ def unregister() -> None:
     jobs.unregister()
     job_picture.unregister()
     viewport.unregister()
+    bpy.types.TOPBAR_MT_file_export.remove(export_avatar.menu_entry)
     bpy.types.TOPBAR_MT_file_export.remove(export_ply.menu_entry)
     bpy.types.TOPBAR_MT_file_import.remove(menu_entry)
     del bpy.types.Scene.headstudio_render

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
 import bpy
@@ -10,21 +10,21 @@ from bpy_extras.io_utils import ImportHelper
 
 from ..engine.avatar.file import Avatar, load_avatar
 from ..engine.errors import UserError
+from .export_avatar import ENDING, keep_avatar
 from .rig import Rig, build_rig
 from .splat_data import bind_splats, store_splats
-
-ENDING = ".avatar.npz"
 
 
 def import_avatar(avatar: Avatar, name: str, parent: bpy.types.Collection) -> Rig:
     """Build the rig under ``parent`` and put the splats, with their provenance, into the .blend."""
     rig = build_rig(avatar.head, name, parent)
     splats = store_splats(avatar.splats, name)
-    splats["provenance"] = json.dumps(avatar.provenance)
+    keep_avatar(splats, avatar)
     splats["licence"] = avatar.head.licence
     bind_splats(rig.mesh.data, splats)
-    # The splats are what one wants to see; the mesh stays there to be selected and keyed
+    # The splats are what one wants to see; the mesh stays there to be selected and keyed, and casts shadows
     rig.mesh.display_type = "WIRE"
+    rig.mesh.visible_camera = False
     return rig
 
 
@@ -37,20 +37,30 @@ class HEADSTUDIO_OT_import_avatar(bpy.types.Operator, ImportHelper):
 
     filename_ext = ".npz"
     filter_glob: bpy.props.StringProperty(default=f"*{ENDING}", options={"HIDDEN"})
+    directory: bpy.props.StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    files: bpy.props.CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        path = Path(self.filepath)
-        try:
-            avatar = load_avatar(path)
-        except UserError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        rig = import_avatar(avatar, path.name.removesuffix(ENDING), context.collection)
-        self.report({"INFO"}, f"Imported {len(avatar.splats):,} splats on {rig.mesh.name}")
-        return {"FINISHED"}
+        """Import every file that was chosen; one that cannot be read is reported and keeps none of the others out."""
+        imported = 0
+        for path in self._paths():
+            try:
+                avatar = load_avatar(path)
+            except UserError as error:
+                self.report({"ERROR"}, str(error))
+                continue
+            rig = import_avatar(avatar, path.name.removesuffix(ENDING), context.collection)
+            self.report({"INFO"}, f"Imported {len(avatar.splats):,} splats on {rig.mesh.name}")
+            imported += 1
+        return {"FINISHED"} if imported else {"CANCELLED"}
+
+    def _paths(self) -> list[Path]:
+        names = [item.name for item in self.files if item.name]
+        paths = [os.path.join(self.directory, name) for name in names] or [self.filepath]
+        return [Path(bpy.path.abspath(path)) for path in paths]
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        if self.filepath:  # dropped on the window
+        if self.filepath or any(item.name for item in self.files):  # dropped on the window
             return self.execute(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}

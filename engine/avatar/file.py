@@ -66,6 +66,11 @@ def bake_identity(
 def save_avatar(path: str | os.PathLike[str], avatar: Avatar) -> None:
     """Writes the file atomically. Raises ``UserError`` if it cannot be written, ``ValueError`` if the head still has
     identity components or the provenance is no JSON."""
+    write_archive(path, pack_avatar(avatar))
+
+
+def pack_avatar(avatar: Avatar) -> dict[str, np.ndarray]:
+    """What the file holds, by name. Raises ``ValueError`` as :func:`save_avatar` does."""
     head, splats = avatar.head, avatar.splats
     if len(head.identity_names):
         raise ValueError("bake the head's identity before saving: see bake_identity")
@@ -83,7 +88,7 @@ def save_avatar(path: str | os.PathLike[str], avatar: Avatar) -> None:
         },
         "provenance": avatar.provenance,
     }
-    arrays = {
+    return {
         "meta": np.array(json.dumps(meta, ensure_ascii=True, allow_nan=False)),
         "head.vertices": head.vertices.astype(np.float32),
         "head.triangles": head.triangles.astype(np.int32),
@@ -107,7 +112,6 @@ def save_avatar(path: str | os.PathLike[str], avatar: Avatar) -> None:
         "splats.sh": np.clip(splats.sh, -_LARGEST, _LARGEST).astype(np.float16),
         "splats.opacity": np.rint(splats.opacity * 65535).astype(np.uint16),
     }
-    write_archive(path, arrays)
 
 
 def load_avatar(path: str | os.PathLike[str]) -> Avatar:
@@ -116,8 +120,11 @@ def load_avatar(path: str | os.PathLike[str]) -> Avatar:
     Raises ``UserError`` with the file's name if it is missing, damaged, not an avatar, or of a newer version than this
     program knows.
     """
-    path = Path(path)
-    arrays = read_archive(path, "avatar file")
+    return unpack_avatar(read_archive(path, "avatar file"), Path(path))
+
+
+def unpack_avatar(arrays: dict[str, np.ndarray], path: Path) -> Avatar:
+    """The inverse of :func:`pack_avatar`. Raises ``UserError`` as :func:`load_avatar` does, naming ``path``."""
     meta = _read_meta(path, arrays)
     try:
         return _Reader(arrays).avatar(meta)

@@ -1,0 +1,61 @@
+"""File > Import and drag and drop: one undo step, several files at once, and files that cannot be read."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from headstudio.avatar.archive import read_archive, write_archive
+from headstudio.avatar.file import Avatar, bake_identity, save_avatar
+from pictures import random_splats
+
+
+@pytest.fixture
+def file(avatar, tmp_path):
+    path = tmp_path / "noise.avatar.npz"
+    save_avatar(path, avatar)
+    return path
+
+
+def test_a_newer_file_is_refused_with_what_to_do(bpy, scene, file):
+    arrays = read_archive(file, "avatar file")
+    arrays["meta"] = np.array(str(arrays["meta"]).replace('"version": 1', '"version": 2'))
+    write_archive(file, arrays)
+    with pytest.raises(RuntimeError, match=r"noise\.avatar\.npz was written by a newer HeadStudio.*Update HeadStudio"):
+        bpy.ops.import_scene.headstudio_avatar(filepath=str(file))
+    assert not scene.collection.all_objects
+
+
+def test_an_import_is_one_step_to_undo(bpy, scene, file):
+    bpy.ops.ed.undo_push(message="before")
+    before = {name: len(getattr(bpy.data, name)) for name in ("objects", "meshes", "armatures", "collections")}
+    assert bpy.ops.import_scene.headstudio_avatar("EXEC_DEFAULT", True, filepath=str(file)) == {"FINISHED"}
+    bpy.ops.ed.undo()
+    assert {name: len(getattr(bpy.data, name)) for name in before} == before
+    bpy.ops.ed.redo()
+    mesh = bpy.data.objects["noise"].data
+    assert len(mesh.headstudio.splats.vertices) == 3000
+
+
+def test_several_dropped_files_and_one_that_is_damaged(bpy, scene, file):
+    """What a drop on the window gives: a folder and names."""
+    (file.parent / "other.avatar.npz").write_bytes(file.read_bytes())
+    (file.parent / "hurt.avatar.npz").write_bytes(file.read_bytes()[:500])
+    names = [{"name": f"{name}.avatar.npz"} for name in ("noise", "hurt", "other")]
+    with pytest.raises(RuntimeError, match=r"hurt\.avatar\.npz"):
+        bpy.ops.import_scene.headstudio_avatar("INVOKE_DEFAULT", directory=str(file.parent), files=names)
+    assert {"noise", "other"} <= set(bpy.data.objects.keys())
+    handler = bpy.types.HEADSTUDIO_FH_avatar
+    assert handler.bl_import_operator == "import_scene.headstudio_avatar"
+    assert file.name.endswith(handler.bl_file_extensions)
+
+
+def test_a_hundred_thousand_splats_are_there_within_a_second(bpy, scene, default_head, tmp_path):
+    head = bake_identity(default_head)
+    path = tmp_path / "big.avatar.npz"
+    save_avatar(path, Avatar(head, random_splats(head, 100_000, 16), {}))
+    started = time.process_time()  # another process may keep this one waiting
+    bpy.ops.import_scene.headstudio_avatar(filepath=str(path))
+    bpy.context.view_layer.update()
+    assert time.process_time() - started < 1
