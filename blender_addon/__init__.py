@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import bpy
 
-from . import compositor, cpu_render, export_avatar, export_ply, expression_panel, expressions, job_list, job_operators, job_picture, jobs, panel, render_panel, status_bar, timeline, viewport
+from . import (
+    compositor,
+    cpu_render,
+    export_avatar,
+    export_ply,
+    expression_panel,
+    expressions,
+    job_list,
+    job_operators,
+    job_picture,
+    jobs,
+    panel,
+    render_panel,
+    status_bar,
+    timeline,
+    viewport,
+)
 from .final_render import HEADSTUDIO_PT_render, HeadStudioRender
 from .import_avatar import HEADSTUDIO_FH_avatar, HEADSTUDIO_OT_import_avatar, menu_entry
 from .preferences import HeadStudioPreferences
