@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_the_demo_leaves_pictures_videos_files_and_figures(tmp_path):
+    pytest.importorskip("torch", reason="this Python has no engine to demonstrate")
     from support.tiny_prior import write_tiny_prior
 
     prior, out = write_tiny_prior(tmp_path / "prior"), tmp_path / "demo"
