@@ -17,7 +17,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from ..engine.avatar.posing import PosedSplats, pose_splats
+from ..engine.avatar.posing import PosedSplats
 from ..engine.errors import UserError
 from .camera_view import CameraView
 from .engine_process import find_engine, last_lines
@@ -67,7 +67,7 @@ def stop() -> None:
 def _request(
     view: CameraView, avatars: Sequence[PosedAvatar], surfaces: Sequence[Surface], offsets: np.ndarray
 ) -> dict[str, np.ndarray]:
-    posed = _together([pose_splats(avatar.splats, avatar.vertices, avatar.triangles) for avatar in avatars])
+    posed = _together([avatar.posed() for avatar in avatars])
     near, far = view.clip
     depth = view.depth_of(posed["means"])
     seen = (depth >= near) & (depth <= far)

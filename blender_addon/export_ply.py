@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import bpy
 import numpy as np
 from bpy_extras.io_utils import ExportHelper, axis_conversion, orientation_helper
 
-from ..engine.avatar.posing import PosedSplats, pose_splats
+from ..engine.avatar.posing import PosedSplats
 from ..engine.avatar.splats import SplatArrays
 from ..engine.errors import UserError
 from .expressions import avatar_mesh
-from .rendered_scene import mesh_arrays
+from .rendered_scene import posed_avatar
 from .splat_data import load_splats
 
 TICK = 0.01  # seconds between two frames of a sequence, in which Blender may redraw and hear Escape
@@ -24,10 +25,11 @@ def posed_splats(
     """The splats on ``mesh`` as it stands, in world coordinates turned by ``axes`` [3, 3].
 
     The object's transform and the axes act on the mesh, from which positions, rotations, scales and SH all follow.
+    Splats whose triangle the mesh has lost are left out.
     """
     evaluated = mesh.evaluated_get(depsgraph)
-    vertices, triangles = mesh_arrays(evaluated.data, evaluated.matrix_world)
-    return pose_splats(splats, vertices @ axes.T, triangles)
+    avatar = posed_avatar(evaluated, evaluated.matrix_world, splats)
+    return replace(avatar, vertices=avatar.vertices @ axes.T).posed()
 
 
 @orientation_helper(axis_forward="Z", axis_up="Y")

@@ -11,9 +11,7 @@ from .cpu_render import draw_by_engine
 from .gpu_context import why_no_gpu
 from .gpu_render import MAX_SIDE, draw_on_gpu
 from .render_settings import CPU
-from .rendered_scene import mesh_arrays, rendered_scene
-
-__all__ = ["HeadStudioRender", "mesh_arrays", "to_display", "to_linear"]
+from .rendered_scene import rendered_scene
 
 NOTHING = 1e10  # metres: the Depth pass where no splat is, as in Cycles
 
@@ -67,7 +65,9 @@ class HeadStudioRender(bpy.types.RenderEngine):
         lead = settings.main or scene
         view = self._view(depsgraph, lead)
         wants_depth = depsgraph.view_layer_eval.use_pass_z
-        avatars, surfaces = rendered_scene(depsgraph)
+        found = rendered_scene(depsgraph)
+        for notice in found.notices:
+            self.report({"WARNING"}, notice)
         offsets = edge_offsets(settings.edge_samples)
         if settings.device == CPU:
             draw = draw_by_engine
@@ -77,7 +77,7 @@ class HeadStudioRender(bpy.types.RenderEngine):
             )
         else:
             draw = draw_on_gpu
-        drawn = draw(view, avatars, surfaces, offsets, wants_depth, self._advance)
+        drawn = draw(view, found.avatars, found.surfaces, offsets, wants_depth, self._advance)
         if drawn is not None:
             self._hand_over(view, *drawn, _background(scene))
 

@@ -11,7 +11,7 @@ from mathutils import Matrix
 
 from .camera_view import CameraView
 from .rendered_scene import PosedAvatar, Surface
-from .splat_draw import SplatDrawing
+from .splat_draw import SplatDrawing, SplatGroup
 
 MAX_SIDE = 16384  # pixels: the largest texture that GPUs commonly have
 
@@ -35,7 +35,7 @@ def draw_on_gpu(
         drawing = SplatDrawing(avatar.splats)
         drawing.pose(avatar.vertices, avatar.triangles)
         drawings.append(drawing)
-    drawings.sort(key=lambda drawing: -view.depth_of(drawing.centre))
+    group = SplatGroup(drawings)  # sorted as one: avatars may stand inside each other
     batches = _surface_batches(surfaces)
     offsets = offsets if batches else np.zeros((1, 2))
     modes = (False, True) if wants_depth else (False,)
@@ -56,8 +56,7 @@ def draw_on_gpu(
                     _draw_surfaces(batches, view.view, view.shifted(*offset))
                     gpu.state.depth_test_set("LESS_EQUAL")
                     gpu.state.depth_mask_set(False)
-                    for drawing in drawings:
-                        drawing.draw(view.view, view.projection, view.width, view.height, depth_mode=depth_mode)
+                    group.draw(view.view, view.projection, view.width, view.height, depth_mode=depth_mode)
                     gpu.state.depth_test_set("NONE")
                     gpu.state.scissor_test_set(False)
                     picture += _read(framebuffer, left, bottom, right - left, top - bottom)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import bpy
 import numpy as np
 from mathutils import Matrix
 
+from ..engine.avatar.posing import PosedSplats, pose_splats
 from ..engine.avatar.splats import SplatArrays
+from .bound_triangles import head_arrays
 from .splat_data import load_splats
 
 
 @dataclass(frozen=True)
 class PosedAvatar:
-    """Splats and the head mesh that carries them."""
+    """Splats and the head mesh that carries them. The last vertex is NaN: a triangle that is missing consists of it."""
 
-    name: str
     splats: SplatArrays
     vertices: np.ndarray  # [N, 3] world, metres
     triangles: np.ndarray  # [M, 3]
+
+    @property
+    def missing(self) -> int:
+        """Splats whose triangle the mesh has lost."""
+        return int((self.triangles[self.splats.triangle, 0] == len(self.vertices) - 1).sum())
+
+    def posed(self) -> PosedSplats:
+        """The splats in the world, without those that are missing or lie on a triangle that is not finite."""
+        with np.errstate(all="ignore"):
+            posed = pose_splats(self.splats, self.vertices, self.triangles)
+        sound = np.isfinite(posed.means).all(1) & np.isfinite(posed.scales).all(1)
+        return posed if sound.all() else PosedSplats(*(getattr(posed, item.name)[sound] for item in fields(posed)))
 
 
 @dataclass(frozen=True)
@@ -41,13 +54,22 @@ def mesh_arrays(mesh: bpy.types.Mesh, matrix: Matrix) -> tuple[np.ndarray, np.nd
     return vertices.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3], triangles.reshape(-1, 3)
 
 
-def rendered_scene(depsgraph: bpy.types.Depsgraph) -> tuple[list[PosedAvatar], list[Surface]]:
+@dataclass
+class RenderedScene:
+    """What is drawn, and what the artist should know of that which is not."""
+
+    avatars: list[PosedAvatar] = field(default_factory=list)
+    surfaces: list[Surface] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def rendered_scene(depsgraph: bpy.types.Depsgraph) -> RenderedScene:
     """Avatars and hiding surfaces of all that the depsgraph renders, instances included.
 
     A head is drawn as its splats alone, and hides nothing: its own surface lies within them. Other surfaces hide
     splats unless rays from the camera do not see them.
     """
-    avatars, surfaces = [], []
+    scene = RenderedScene()
     stored: dict[int, SplatArrays] = {}  # by data-block: linked duplicates are read once
     for instance in depsgraph.object_instances:
         item = instance.object
@@ -56,11 +78,28 @@ def rendered_scene(depsgraph: bpy.types.Depsgraph) -> tuple[list[PosedAvatar], l
             continue
         origin = item.original.data
         data = origin.headstudio.splats if isinstance(origin, bpy.types.Mesh) else None
-        if data is not None:
+        if data is None:
+            if item.visible_camera:
+                surface = Surface(*mesh_arrays(item.data, instance.matrix_world))
+                scene.surfaces += [surface] if len(surface.triangles) else []
+            continue
+        try:
             if data.session_uid not in stored:
                 stored[data.session_uid] = load_splats(data)
-            arrays = mesh_arrays(item.data, instance.matrix_world)
-            avatars.append(PosedAvatar(item.name, stored[data.session_uid], *arrays))
-        elif item.visible_camera:
-            surfaces.append(Surface(*mesh_arrays(item.data, instance.matrix_world)))
-    return avatars, [surface for surface in surfaces if len(surface.triangles)]
+        except ValueError as error:
+            scene.notices.append(str(error))
+            continue
+        avatar = posed_avatar(item, instance.matrix_world, stored[data.session_uid])
+        if avatar.missing:
+            scene.notices.append(
+                f"{item.name}: {avatar.missing:,} of {len(avatar.splats):,} splats are not drawn, because edits or "
+                "modifiers have removed their triangles."
+            )
+        scene.avatars.append(avatar)
+    return scene
+
+
+def posed_avatar(item: bpy.types.Object, matrix: Matrix, splats: SplatArrays) -> PosedAvatar:
+    """An evaluated head mesh at ``matrix`` and the splats on it."""
+    count = int(splats.triangle.max()) + 1 if len(splats) else 0
+    return PosedAvatar(splats, *head_arrays(item.data, matrix, count))

@@ -27,7 +27,7 @@ def picture_by_engine(bpy, addon, scene, item, splats: SplatArrays, width: int, 
     """The engine's CPU render of ``item``'s evaluated mesh through the scene's camera: colour and alpha."""
     depsgraph = bpy.context.evaluated_depsgraph_get()
     evaluated = item.evaluated_get(depsgraph)
-    posed = pose_splats(splats, *addon.final_render.mesh_arrays(evaluated.data, evaluated.matrix_world))
+    posed = pose_splats(splats, *addon.rendered_scene.mesh_arrays(evaluated.data, evaluated.matrix_world))
     view = np.array(scene.camera.matrix_world.normalized().inverted())
     p = np.array(scene.camera.calc_matrix_camera(depsgraph, x=width, y=height))
     intrinsics = np.array(

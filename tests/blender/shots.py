@@ -31,7 +31,7 @@ def expected(bpy, addon, scene, item, splats, posed=None) -> tuple[np.ndarray, n
     """The engine's picture through the scene's camera as Blender's manual describes it: sensor, fit, shift, aspect."""
     if posed is None:
         evaluated = item.evaluated_get(bpy.context.evaluated_depsgraph_get())
-        posed = pose_splats(splats, *addon.final_render.mesh_arrays(evaluated.data, evaluated.matrix_world))
+        posed = pose_splats(splats, *addon.rendered_scene.mesh_arrays(evaluated.data, evaluated.matrix_world))
     data, render = scene.camera.data, scene.render
     scale = render.resolution_percentage / 100
     width, height = int(render.resolution_x * scale), int(render.resolution_y * scale)

@@ -94,3 +94,16 @@ def test_combined_with_cycles(bpy, scene, addon, rig, camera, tmp_path, border):
     # What comes into the main scene later is in the second as well
     add_plane(bpy, scene, left_half(-0.4, edge=1), (0, 1, 0))
     np.testing.assert_allclose(shoot_exr(bpy, scene, tmp_path)[..., 1], 1, atol=2e-3)
+
+
+def test_what_edits_have_removed_is_left_out_and_said(bpy, scene, rig, camera, tmp_path, capfd):
+    """A mask over half of the head: the other half is drawn as before."""
+    free = shoot(bpy, scene, tmp_path)
+    group = rig.mesh.vertex_groups.new(name="kept")
+    kept = [vertex.index for vertex in rig.mesh.data.vertices if vertex.co.x > 0]
+    group.add(kept, 1.0, "REPLACE")
+    rig.mesh.modifiers.new("Mask", "MASK").vertex_group = "kept"
+    half = shoot(bpy, scene, tmp_path)
+    assert "splats are not drawn" in capfd.readouterr().out
+    assert half[:, : WIDTH // 2 - 20, 3].sum() < 0.1 * free[:, : WIDTH // 2 - 20, 3].sum()
+    np.testing.assert_allclose(half[:, WIDTH // 2 + 40 :], free[:, WIDTH // 2 + 40 :], atol=0.02)
