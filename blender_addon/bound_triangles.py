@@ -84,7 +84,8 @@ class HeadGeometry:
             self._find(mesh)
 
     def _read_faces(self, mesh: bpy.types.Mesh) -> tuple[np.ndarray, ...]:
-        triangle, corner = mesh.attributes.get(TRIANGLE), mesh.attributes.get(CORNER)
+        triangle: bpy.types.Attribute = mesh.attributes.get(TRIANGLE)
+        corner: bpy.types.Attribute = mesh.attributes.get(CORNER)
         self.marked = _is(triangle, "INT", "FACE") and _is(corner, "FLOAT_VECTOR", "CORNER")
         if not self.marked or not len(mesh.loops):
             return ()
@@ -115,12 +116,12 @@ def head_arrays(mesh: bpy.types.Mesh, matrix: Sequence, count: int) -> tuple[np.
     """
     geometry = HeadGeometry(count)
     geometry.read(mesh)
-    matrix = np.array(matrix, np.float32)
-    return geometry.vertices @ matrix[:3, :3].T + matrix[:3, 3], geometry.triangles
+    world = np.array(matrix, np.float32)
+    return geometry.vertices @ world[:3, :3].T + world[:3, 3], geometry.triangles
 
 
 def _attribute(mesh: bpy.types.Mesh, name: str, kind: str, domain: str):
-    old = mesh.attributes.get(name)
+    old: bpy.types.Attribute = mesh.attributes.get(name)
     if old is not None:
         mesh.attributes.remove(old)
     return mesh.attributes.new(name, kind, domain).data

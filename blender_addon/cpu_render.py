@@ -118,7 +118,7 @@ class _Painter:
                     encoding="utf-8",
                     env=environment,
                     cwd=self._folder.name,
-                    creationflags=subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0,
+                    creationflags=subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0,  # type: ignore
                 )
         except OSError as error:
             self._folder.cleanup()

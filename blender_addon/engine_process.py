@@ -44,7 +44,7 @@ def start_worker(engine: Path, job: Job) -> subprocess.Popen:
     """Start ``headstudio worker JOB``, detached: closing or crashing Blender leaves it at work."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     detached = (
-        {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
+        {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore
         if sys.platform == "win32"
         else {"start_new_session": True}
     )

@@ -15,6 +15,7 @@ import math
 import os
 import secrets
 from pathlib import Path
+from typing import BinaryIO
 
 from ..engine.avatar.atomic import atomic_write
 from ..engine.errors import UserError
@@ -118,7 +119,7 @@ class Ownership:
 
     def __init__(self, folder: Path):
         self.path = folder / _OWNER
-        self._file = None
+        self._file: BinaryIO | None = None
 
     def take(self) -> bool:
         """Whether this process holds it now. Raises ``UserError`` where nothing can be written."""

@@ -148,10 +148,10 @@ class JobWatch:
             for folder in set(self._readers) - set(self._folders):
                 if self._readers[folder].job.exists() or not self._is_missed(folder, before.get(folder)):
                     del self._readers[folder]
-            settled = ()
+            settled: set[Path] = set()
         else:
-            settled = (e.folder for e in self.entries if e.state not in (*AT_WORK, WAITING))
-        settled = set(settled) - set(self._processes)
+            settled = {e.folder for e in self.entries if e.state not in (*AT_WORK, WAITING)}
+        settled -= set(self._processes)
         folders = dict.fromkeys([*self._folders, *self._readers])
         seen = [before[folder] if folder in settled else self._read(folder) for folder in folders]
         seen.sort(key=_rank)

@@ -63,7 +63,7 @@ def _write(data: bpy.types.Mesh, name: str, kind: str, field: str, values: np.nd
 
 
 def _read(data: bpy.types.Mesh, name: str, field: str, width: int, kind=np.float32) -> np.ndarray:
-    attribute = data.attributes.get(name)
+    attribute: bpy.types.Attribute = data.attributes.get(name)
     if attribute is None:
         raise ValueError(f"The mesh {data.name!r} holds no splats: its attribute {name!r} is missing.")
     values = np.empty(len(data.vertices) * width, kind)

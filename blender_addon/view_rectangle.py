@@ -69,8 +69,8 @@ def border_rectangle(context: bpy.types.Context, to_clip: np.ndarray, width: int
     if context.region_data.view_perspective != "CAMERA":
         if not space.use_render_border:
             return whole
-        shares = space.render_border_min_x, space.render_border_min_y, space.render_border_max_x
-        shares = np.array([*shares, space.render_border_max_y]).reshape(2, 2)
+        low_side = space.render_border_min_x, space.render_border_min_y
+        shares = np.array([low_side, (space.render_border_max_x, space.render_border_max_y)])
         pixels = shares * (width, height)
     else:
         camera = space.camera if space.use_local_camera else context.scene.camera
