@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import bpy
 import numpy as np
 
@@ -70,7 +72,7 @@ class HeadStudioRender(bpy.types.RenderEngine):
             self.report({"WARNING"}, notice)
         offsets = edge_offsets(settings.edge_samples)
         if settings.device == CPU:
-            draw = draw_by_engine
+            draw: Callable = draw_by_engine
         elif why_no_gpu():
             raise UserError(
                 f"There is no GPU to render with: {why_no_gpu()}. Or set Render > HeadStudio > Device to CPU."
