@@ -72,7 +72,7 @@ class HeadStudioRender(bpy.types.RenderEngine):
             self.report({"WARNING"}, notice)
         offsets = edge_offsets(settings.edge_samples)
         if settings.device == CPU:
-            draw: Callable = draw_by_engine
+            draw: Callable[..., tuple[np.ndarray, np.ndarray | None] | None] = draw_by_engine
         elif why_no_gpu():
             raise UserError(
                 f"There is no GPU to render with: {why_no_gpu()}. Or set Render > HeadStudio > Device to CPU."
