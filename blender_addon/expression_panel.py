@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import bpy
 
@@ -222,7 +223,8 @@ def _slider(column: bpy.types.UILayout, name: str, keys: list[bpy.types.ShapeKey
     differ = abs(keys[0].value - keys[1].value) > keying.TOLERANCE
     text = f"{title(name)} (sides differ)" if differ else title(name)
     row.prop(keys[0].id_data.headstudio_pairs, name, text=text, slider=True)
-    icon = "DECORATE_ANIMATE" if any(key.path_from_id("value") in keyed for key in keys) else "DECORATE"
+    animated = any(key.path_from_id("value") in keyed for key in keys)
+    icon: Literal["DECORATE_ANIMATE", "DECORATE"] = "DECORATE_ANIMATE" if animated else "DECORATE"
     row.operator(timeline.HEADSTUDIO_OT_key_pair.bl_idname, text="", icon=icon).pair = name
 
 

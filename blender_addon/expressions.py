@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 from mathutils import Matrix
 
@@ -96,8 +98,8 @@ def rest_of(name: str) -> tuple[float, ...]:
     }.get(name, (0.0, 0.0, 0.0))
 
 
-def can_be_posed(operator: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
-    """For ``poll``: an avatar is active and its sliders may be changed; if not, ``operator`` is given the reason."""
+def can_be_posed(operator: Any, context: bpy.types.Context) -> bool:
+    """For ``poll`` of the class ``operator``, which is told why if an avatar is active but must not be changed."""
     mesh = avatar_mesh(context)
     if mesh is None:
         return False
