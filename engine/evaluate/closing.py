@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from ..export.pictures import Stage
-from ..heads.arrays import HeadArrays
+from ..heads.arrays import EYEBALLS, MOUTH
 from .visible import distance_to, visible_area
 
-EYEBALLS = ("eyeball", "iris", "pupil")
-MOUTH = ("mouth_cavity", "teeth", "tongue")
 SIZE = 512  # pixels
 COVERED = 0.1  # lids and lips pass when they leave at most this share of what they show when open
 LEAST = 0.2  # square centimetres that open eyes, or an open mouth, show at least
@@ -31,15 +28,9 @@ def lips(stage: Stage) -> dict | None:
     return _closing(stage, MOUTH, {"jawOpen": 1.0}, {})
 
 
-def triangles_in(head: HeadArrays, words: tuple[str, ...]) -> np.ndarray:  # [M] bool
-    """Triangles of the regions whose name contains one of the words."""
-    wanted = [any(word in name for word in words) for name in head.region_names]
-    return np.asarray(wanted)[head.region]
-
-
 def _closing(stage: Stage, words: tuple[str, ...], opened: dict, closed: dict) -> dict | None:
     head = stage.arrays
-    triangles = triangles_in(head, words)
+    triangles = head.triangles_in(words)
     if not triangles.any() or not {*opened, *closed} <= set(head.controls.names):
         return None
     chosen = torch.as_tensor(triangles, device=stage.model.head.device)[stage.model.gaussians.triangle]

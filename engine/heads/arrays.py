@@ -32,6 +32,11 @@ class Landmarks:
     barycentric: np.ndarray  # [L, 3] float32, sums to 1
 
 
+EYEBALLS = ("eyeball", "iris", "pupil")
+MOUTH = ("mouth_cavity", "teeth", "tongue")
+"""Words in the names of regions that lids and lips cover."""
+
+
 @dataclass(frozen=True)
 class HeadArrays:
     """A head with N vertices, M triangles, S identity and E expression components and J joints.
@@ -109,6 +114,11 @@ class HeadArrays:
     def centre(self) -> np.ndarray:  # [3] metres
         """Middle of the rest shape's bounding box: where cameras look."""
         return 0.5 * (self.vertices.min(0) + self.vertices.max(0))
+
+    def triangles_in(self, words: tuple[str, ...]) -> np.ndarray:  # [M] bool
+        """Triangles of the regions whose name contains one of the words."""
+        wanted = [any(word in name for word in words) for name in self.region_names]
+        return np.asarray(wanted)[self.region]
 
     def drive(self, sliders: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
         """Named sliders to (expression [E], joints [J, 3]). An unknown name raises ``KeyError``."""

@@ -104,6 +104,7 @@ def train(
 
         # 3. Adam, unless something overflowed; then density control.
         if state.gradients_are_finite() and all(map(math.isfinite, losses.values())):
+            state.hold_eyes_and_mouth()
             state.optimiser.step()
             state.clamp_colours()
             state.skipped_in_a_row = 0

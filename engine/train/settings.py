@@ -125,6 +125,10 @@ class TrainSettings:
     sparsity_weight: float = 0.0
     """Weight of the mean opacity: above 0, splats that nothing needs fade away. Not in the paper."""
 
+    hold_eyes_and_mouth: bool = False
+    """Keep the splats of eyes, lids, lips and mouth where and as large as they are; only their colours and opacities
+    are learnt. Lids and lips close tightly, and what they hide cannot drift through them. Not in the paper."""
+
     densify_from: float = 0.06
     """Fraction of the run at which splats are first cloned and split."""
     densify_until: float = 0.18

@@ -18,7 +18,7 @@ from ..avatar.initialise import super_dense
 from ..avatar.rigged import RiggedGaussians
 from ..avatar.sh_rotation import SH_C0
 from ..errors import UserError
-from ..heads.arrays import HeadArrays
+from ..heads.arrays import EYEBALLS, MOUTH, HeadArrays
 from ..heads.head import Head
 from .checkpoint import Checkpoint
 from .continued import digest, identity_of
@@ -92,6 +92,8 @@ class State:
         groups = [{"name": n, "params": [p], "rate": rates[n]} for n, p in self.gaussians.parameters().items()]
         groups.append({"name": "identity", "params": [self.identity], "rate": settings.lr_shape})
         self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=1e-15)
+        held = request.head.triangles_in((*EYEBALLS, *MOUTH, "socket", "lid", "lips"))
+        self.held = torch.from_numpy(held).to(head.device)  # [M] bool
         self.density = DensityControl(
             DensitySettings(
                 densify_from=settings.densify_from,
@@ -138,6 +140,13 @@ class State:
         if progress >= settings.shape_freeze and self.identity.requires_grad:
             self.identity = self.identity.detach()
             self.optimiser.param_groups[-1]["params"] = []
+
+    def hold_eyes_and_mouth(self) -> None:
+        """Takes the gradient from places and sizes of the splats of eyes and mouth, where the settings say so."""
+        if self.request.settings.hold_eyes_and_mouth:
+            held = self.held[self.gaussians.triangle]
+            for parameter in (self.gaussians.offsets, self.gaussians.log_scales, self.gaussians.quats):
+                parameter.grad[held] = 0.0
 
     def clamp_colours(self) -> None:
         """Keeps the splats' mean colours displayable.

@@ -11,13 +11,14 @@ from headstudio.avatar.file import Avatar
 from headstudio.avatar.splats import SplatArrays
 from headstudio.camera import orbit
 from headstudio.evaluate.agreement import agreement, part_triangles
-from headstudio.evaluate.closing import EYEBALLS, MOUTH, lids, lips, triangles_in
+from headstudio.evaluate.closing import lids, lips
 from headstudio.evaluate.coverage import DIRECTIONS, coverage, silhouette
 from headstudio.evaluate.evaluate import evaluate, sessions_seconds
 from headstudio.evaluate.floaters import count_far, distance_to_triangles
 from headstudio.evaluate.visible import share_picture, visible_area
 from headstudio.export.pictures import Stage
 from headstudio.gaussians import Gaussians
+from headstudio.heads.arrays import EYEBALLS, MOUTH
 from headstudio.job import Event
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +54,7 @@ def test_an_open_mouth_shows_and_lips_cover_it(stage):
 @pytest.mark.parametrize(("figure", "words"), [(lids, ("lid_",)), (lips, ("lips",))])
 def test_lids_and_lips_without_splats_cover_nothing(figure, words):
     avatar = painted_avatar({})
-    bare = triangles_in(avatar.head, words)[avatar.splats.triangle]
+    bare = avatar.head.triangles_in(words)[avatar.splats.triangle]
     kept = SplatArrays(**{name: array[~bare] for name, array in vars(avatar.splats).items()})
     figures = figure(Stage(replace(avatar, splats=kept)))
     assert figures["share"] > 0.15
@@ -62,7 +63,7 @@ def test_lids_and_lips_without_splats_cover_nothing(figure, words):
 
 def test_eyes_that_show_nothing_do_not_pass():
     avatar = painted_avatar({})
-    eyes = triangles_in(avatar.head, EYEBALLS)[avatar.splats.triangle]
+    eyes = avatar.head.triangles_in(EYEBALLS)[avatar.splats.triangle]
     kept = SplatArrays(**{name: array[~eyes] for name, array in vars(avatar.splats).items()})
     assert lids(Stage(replace(avatar, splats=kept))) == {
         "open_cm2": 0.0,
@@ -82,7 +83,7 @@ def test_heads_without_eyes_and_mouth_have_no_such_figures():
 
 def test_regions_of_the_default_head():
     head = shared_default_head()
-    eyes, mouth = triangles_in(head, EYEBALLS), triangles_in(head, MOUTH)
+    eyes, mouth = head.triangles_in(EYEBALLS), head.triangles_in(MOUTH)
     assert 200 < eyes.sum() < 1000
     assert not (eyes & mouth).any()
     scalp = part_triangles(head, "hair", False)

@@ -277,3 +277,22 @@ def test_ctrl_c_on_a_terminal_stops_after_the_step(head, prior, tmp_path):
     assert stopped.value.step == 3
     assert load_checkpoint(tmp_path, pytest.fail).step == 3
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_eyes_and_mouth_stay_in_place_where_the_settings_say_so(head, prior):
+    region = np.zeros(len(head.triangles), np.uint8)
+    region[::3] = 1
+    head = replace(head, region=region, region_names=("face", "lid_left"))
+    free = train(replace(SIX_STEPS, prune_at=(), densify_threshold=1e6), head, prior, PROMPT).splats
+    held = train(
+        replace(SIX_STEPS, prune_at=(), densify_threshold=1e6, hold_eyes_and_mouth=True), head, prior, PROMPT
+    ).splats
+
+    def moved(splats):
+        return np.abs(splats.offset).max(1) > 1e-6
+
+    on_lid = region[held.triangle] == 1
+    assert on_lid.any()
+    assert not moved(held)[on_lid].any()
+    assert moved(held)[~on_lid].mean() > 0.5
+    assert moved(free)[region[free.triangle] == 1].mean() > 0.5
