@@ -58,7 +58,10 @@ class SceneAvatars:
         budget: int = 0,
         is_shown: Callable[[bpy.types.Object], bool] = lambda _item: True,
     ) -> None:
-        """Take in the evaluated scene. ``budget``: splats to draw, all avatars together; 0: all there are."""
+        """Take in the evaluated scene. ``budget``: splats to draw, all avatars together; 0: all there are.
+
+        ``is_shown`` is asked about the object that stands in the scene: of an instance, the one that instances it.
+        """
         seen = self._walk(depsgraph, is_shown)
         total = sum(len(self._sources[item.block].splats) for item in seen)
         fraction = min(1.0, budget / total) if budget and total else 1.0
@@ -104,9 +107,12 @@ class SceneAvatars:
                 notice = _notice(original.name, geometries[mesh_id], source.splats)
                 if notice:
                     notices[original.name] = notice
-            place = (instance.parent.original.session_uid, *instance.persistent_id) if instance.is_instance else ()
+            host = instance.parent if instance.is_instance else item
+            place = (host.original.session_uid, *instance.persistent_id) if instance.is_instance else ()
             matrix = np.array(instance.matrix_world)
-            seen.append(_Seen((mesh_id, *place), block.session_uid, geometries[mesh_id], matrix, bool(is_shown(item))))
+            seen.append(
+                _Seen((mesh_id, *place), block.session_uid, geometries[mesh_id], matrix, is_shown(host.original))
+            )
         self._sources = {key: source for key, source in self._sources.items() if key in blocks}
         self._geometries, self.notices = geometries, notices
         return seen

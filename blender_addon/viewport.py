@@ -138,6 +138,21 @@ def _draw(context: bpy.types.Context) -> None:
     _lay_over(offscreen, rectangle, width, height)
 
 
+def _is_shown(item: bpy.types.Object, space: bpy.types.SpaceView3D) -> bool:
+    """Whether this viewport shows the head ``item``, or what ``item`` instances: local view, local collections, types.
+
+    Blender does not answer that for an instance itself.
+    """
+    if item.type == "MESH":
+        return item.visible_in_viewport_get(space)
+    if not space.show_object_viewport_mesh:
+        return False
+    if item.type == "EMPTY" and not space.show_object_viewport_empty:
+        # The empty is hidden by its type, which does not hide what it instances
+        return space.local_view is None or item.local_view_get(space)
+    return item.visible_in_viewport_get(space)
+
+
 def _avatars(context: bpy.types.Context) -> SceneAvatars:
     key = _key(context)
     if key not in _state.scenes:

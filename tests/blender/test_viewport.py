@@ -180,3 +180,102 @@ def test_instances_duplicates_and_two_avatars_in_each_other(bpy, scene, addon, a
     for layer in alone:
         over = layer + over * (1 - layer[..., 3:])
     assert psnr(over, target) < 35
+
+
+def test_a_budget_keeps_what_the_avatar_covers(bpy, scene, avatar, rig, avatars, draw):
+    """Half the splats: as much alpha as before, and nearer to the whole than the same splats left at their size."""
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    view, projection = look((0.1, -0.6, 0.1))
+    avatars.update(depsgraph)
+    whole = draw(avatars.group, view, projection)
+    avatars.update(depsgraph, budget=1000)
+    (drawing,) = avatars.group.drawings
+    assert len(drawing.splats) == 1000
+    half = draw(avatars.group, view, projection)
+    assert half[..., 3].mean() == pytest.approx(whole[..., 3].mean(), rel=0.05)
+    bare = draw(avatars.group, view, projection, splat_scale=0.7)
+    assert psnr(half, whole) > psnr(bare, whole) + 1
+    avatars.update(depsgraph)
+    np.testing.assert_array_equal(draw(avatars.group, view, projection), whole)
+
+
+def test_points_are_squares_of_their_own_size(bpy, scene, avatar, rig, avatars, draw):
+    avatars.update(bpy.context.evaluated_depsgraph_get(), budget=20)
+    view, projection = look((0.1, -0.6, 0.1))
+    for side in (1.0, 4.0):
+        covered = (draw(avatars.group, view, projection, point_size=side)[..., 3] > 0.99).sum()
+        assert 0.8 * 20 * side**2 < covered <= 1.05 * 20 * side**2
+
+
+def test_only_what_changed_is_computed_again(bpy, scene, avatar, rig, avatars):
+    """A view that turns poses nothing; what moves is posed alone."""
+    twin = bpy.data.objects.new("Twin", rig.mesh.data)
+    scene.collection.objects.link(twin)
+
+    def versions():
+        avatars.update(bpy.context.evaluated_depsgraph_get())
+        return {key: drawing.version for key, drawing in avatars._drawings.items()}
+
+    first = versions()
+    assert len(first) == 2
+    assert versions() == first
+    rig.armature.location.z = 0.1
+    second = versions()
+    assert {key: second[key] - first[key] for key in first} == {
+        (rig.mesh.session_uid,): 1,
+        (twin.session_uid,): 0,
+    }
+    twin.location.x = 1.0
+    third = versions()
+    assert third[twin.session_uid,] == second[twin.session_uid,] + 1
+    assert third[rig.mesh.session_uid,] == second[rig.mesh.session_uid,]
+    # What both carry is on the GPU once
+    assert len(avatars.group._splats) == 1
+
+
+def test_hidden_linked_and_overridden_avatars(bpy, scene, addon, avatar, rig, avatars, tmp_path):
+    """A library's avatar, linked as an instance and overridden, carries its splats; what is hidden is not drawn."""
+    path = str(tmp_path / "library.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.ops.wm.read_homefile(use_empty=True)
+
+    def seen():
+        bpy.context.view_layer.update()
+        avatars.update(bpy.context.evaluated_depsgraph_get())
+        return len(avatars.group.drawings)
+
+    with bpy.data.libraries.load(path, link=True) as (_, data):
+        data.collections = ["Noise"]
+    instance = bpy.data.objects.new("Instance", None)
+    bpy.context.scene.collection.objects.link(instance)
+    instance.instance_type, instance.instance_collection = "COLLECTION", data.collections[0]
+    assert seen() == 1
+    instance.location = 0.3, 0, 0
+    before = avatars.group.drawings[0].centre
+    assert seen() == 1
+    np.testing.assert_allclose(avatars.group.drawings[0].centre - before, [0.3, 0, 0], atol=1e-6)
+    instance.hide_set(True)
+    assert seen() == 0
+    overridden = data.collections[0].override_hierarchy_create(bpy.context.scene, bpy.context.view_layer)
+    mesh = next(item for item in overridden.all_objects if item.type == "MESH")
+    assert mesh.override_library
+    assert seen() == 1
+    bpy.context.view_layer.layer_collection.children[overridden.name].exclude = True
+    assert seen() == 0
+
+
+def test_rectangle_around_splats_holds_all_of_them(bpy, scene, addon, avatar, rig, avatars, draw):
+    from bl_ext.user_default.headstudio.blender_addon.view_rectangle import covered_rectangle
+
+    avatars.update(bpy.context.evaluated_depsgraph_get())
+    (drawing,) = avatars.group.drawings
+    for eye, target, ortho in (((0.1, -0.9, 0.2), (0.1, 0, 0.2), 0.0), ((0.5, -1.0, 0), (0, 0, 0.1), 1.2)):
+        view, projection = look(eye, target, ortho)
+        box = covered_rectangle(drawing.bounds(1.5), projection @ view, WIDTH, HEIGHT, margin=2)
+        picture = draw(avatars.group, view, projection, splat_scale=1.5)[::-1, :, 3]
+        rows, columns = np.nonzero(picture)
+        assert box.left <= columns.min() <= columns.max() < box.right
+        assert box.bottom <= rows.min() <= rows.max() < box.top
+        assert box.width * box.height < WIDTH * HEIGHT
+    view, projection = look((0, 0, 0), (0, -1, 0))
+    assert covered_rectangle(drawing.bounds(), projection @ view, WIDTH, HEIGHT, margin=2) == (0, 0, WIDTH, HEIGHT)
