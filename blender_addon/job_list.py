@@ -69,6 +69,9 @@ class HEADSTUDIO_PT_jobs(bpy.types.Panel):
             draw_message(layout, jobs.notice(), alert=False)
         if not jobs.entries():
             return
+        at_work = jobs.at_work()
+        if at_work is not None:
+            draw_progress(layout, at_work)
         listed = context.window_manager.headstudio
         row = layout.row()
         row.template_list(HEADSTUDIO_UL_jobs.__name__, "", listed, "jobs", listed, "active", rows=3)
@@ -79,8 +82,8 @@ class HEADSTUDIO_PT_jobs(bpy.types.Panel):
         order.enabled = entry is not None and entry.state == WAITING
         order.operator(operators.HEADSTUDIO_OT_move_job.bl_idname, text="", icon="TRIA_UP").by = -1
         order.operator(operators.HEADSTUDIO_OT_move_job.bl_idname, text="", icon="TRIA_DOWN").by = 1
-        waiting = sum(item.state == WAITING for item in jobs.entries())
-        if waiting and jobs.at_work() is None:
+        if jobs.is_stopped():
+            waiting = sum(item.state == WAITING for item in jobs.entries())
             text = f"Go On ({waiting} waiting)"
             layout.operator(operators.HEADSTUDIO_OT_start_queue.bl_idname, text=text, icon="PLAY")
         layout.prop(context.scene.headstudio, "live_preview")
@@ -88,34 +91,39 @@ class HEADSTUDIO_PT_jobs(bpy.types.Panel):
             draw_job(layout.box(), entry)
 
 
+def draw_progress(layout: bpy.types.UILayout, entry: Entry) -> None:
+    """The job at work, whichever is chosen."""
+    layout.progress(factor=entry.share, text=entry.text)
+    row = layout.row(align=True)
+    row.enabled = entry.state != STOPPING
+    row.operator(operators.HEADSTUDIO_OT_pause.bl_idname, icon="PAUSE")
+    row.operator(operators.HEADSTUDIO_OT_cancel.bl_idname, icon="CANCEL").job = entry.folder.name
+
+
 def draw_job(layout: bpy.types.UILayout, entry: Entry) -> None:
-    """One job with all that can be done to it."""
+    """The chosen job: its picture, what there is to say of it, and what can be done."""
+
+    def button(operator: type[bpy.types.Operator], icon: str, **options: str) -> None:
+        layout.operator(operator.bl_idname, icon=icon, **options).job = entry.folder.name
+
     icon = picture(entry)
     if icon:
         layout.template_icon(icon_value=icon, scale=7)
-    if entry.state in AT_WORK:
-        layout.progress(factor=entry.share, text=entry.text)
-        row = layout.row(align=True)
-        row.enabled = entry.state != STOPPING
-        row.operator(operators.HEADSTUDIO_OT_pause.bl_idname, icon="PAUSE")
-        row.operator(operators.HEADSTUDIO_OT_cancel.bl_idname, icon="CANCEL").job = entry.folder.name
-    elif entry.state == WAITING:
+    if entry.state == WAITING:
         layout.label(text=f"Waits at step {entry.step}" if entry.step else "Waits its turn")
     if entry.message:
         draw_message(layout, entry.message, alert=entry.failed)
     for line in entry.log:
         layout.label(text=line)
     if entry.state in RESUMABLE:
-        layout.operator(operators.HEADSTUDIO_OT_resume.bl_idname, icon="PLAY").job = entry.folder.name
+        button(operators.HEADSTUDIO_OT_resume, "PLAY")
     something = entry.state == DONE or entry.state in AT_WORK or (entry.state in RESUMABLE and entry.snapshot)
     if something and not jobs.is_shown(entry):
-        text = "Import" if entry.state == DONE else "Show in This Scene"
-        row = layout.row()
-        row.operator(operators.HEADSTUDIO_OT_show_job.bl_idname, text=text, icon="IMPORT").job = entry.folder.name
+        button(operators.HEADSTUDIO_OT_show_job, "IMPORT", text="Import" if entry.state == DONE else "Show in Scene")
     if entry.state == DONE:
-        layout.operator(operators.HEADSTUDIO_OT_continue_job.bl_idname, icon="FORWARD").job = entry.folder.name
+        button(operators.HEADSTUDIO_OT_continue_job, "FORWARD")
     if entry.state != DELETED:
-        layout.operator(operators.HEADSTUDIO_OT_open_log.bl_idname, icon="TEXT").job = entry.folder.name
+        button(operators.HEADSTUDIO_OT_open_log, "TEXT")
 
 
 def draw_message(layout: bpy.types.UILayout, text: str, alert: bool) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..engine.avatar.file import Avatar
 from .rig import to_blender
-from .splat_data import store_splats
+from .splat_data import bind_splats, store_splats
 
 JOB_PROPERTY = "headstudio_job"  # on the preview's object: the job's folder
 
@@ -34,16 +34,19 @@ def show_preview(folder: Path, name: str, avatar: Avatar, scene: bpy.types.Scene
         data.update(calc_edges=True)
         shown = bpy.data.objects.new(f"{name} preview", data)
         shown[JOB_PROPERTY] = str(folder)
-        shown.display_type = "WIRE"
+        shown.display_type = "BOUNDS"  # its splats are what one wants to see
         shown.hide_select = True  # nothing that is done to it would last
         scene.collection.objects.link(shown)
     else:
         shown.data.vertices.foreach_set("co", vertices.ravel())
         shown.data.update()
-    before = shown.data.headstudio.splats
-    shown.data.headstudio.splats = store_splats(avatar.splats, f"{name} preview")
-    if before is not None and before.users == 0:
-        bpy.data.meshes.remove(before)
+    before, splats = shown.data.headstudio.splats, store_splats(avatar.splats, f"{name} preview")
+    if before is None:
+        bind_splats(shown.data, splats)
+    else:
+        shown.data.headstudio.splats = splats
+        if before.users == 0:
+            bpy.data.meshes.remove(before)
     return shown
 
 
@@ -67,6 +70,10 @@ def remove_preview(folder: Path) -> None:
         bpy.data.meshes.remove(splats)
 
 
-def jobs_with_preview() -> set[Path]:
-    """The folders of all jobs whose snapshot this file shows."""
-    return {Path(item[JOB_PROPERTY]) for item in bpy.data.objects if isinstance(item.get(JOB_PROPERTY), str)}
+def jobs_with_preview() -> dict[Path, str]:
+    """The folders of all jobs whose snapshot this file shows, with the name of the scene that it is in."""
+    found = {}
+    for item in bpy.data.objects:
+        if isinstance(item.get(JOB_PROPERTY), str) and item.users_scene:
+            found[Path(item[JOB_PROPERTY])] = item.users_scene[0].name
+    return found

@@ -38,8 +38,8 @@ class Loaded:
 class JobWatch:
     """Looks at ``folder`` from :meth:`start` to :meth:`stop`.
 
-    ``entries``, ``trouble`` (what keeps the queue from moving, a sentence or nothing) and ``other`` (another Blender's
-    process that works through this queue) are replaced as a whole, and so can be read at any time.
+    ``entries``, ``paused``, ``trouble`` (what keeps the queue from moving, a sentence or nothing) and ``other`` (the
+    process of another Blender that works through this queue) are replaced as a whole, and so can be read at any time.
     """
 
     def __init__(self, folder: Path):
@@ -47,6 +47,7 @@ class JobWatch:
         self.entries: tuple[Entry, ...] = ()
         self.trouble = ""
         self.other: int | None = None
+        self.paused = False  # whether the folder's queue is paused, by whomever
         self.active = False  # whether this Blender was told to work through the queue
         self._engine: Path | None = None
         self._owner = Ownership(folder)
@@ -155,7 +156,7 @@ class JobWatch:
         folders = dict.fromkeys([*self._folders, *self._readers])
         seen = [before[folder] if folder in settled else self._read(folder) for folder in folders]
         seen.sort(key=_rank)
-        self.entries = tuple(seen)
+        self.entries, self.paused = tuple(seen), self.queue.paused
         try:
             self._advance()
         except UserError as error:
@@ -196,7 +197,7 @@ class JobWatch:
             self.other = self._owner.holder()
             return
         self.other = None
-        if waiting and self.at_work is None and not self._processes and not self.queue.paused:
+        if waiting and self.at_work is None and not self._processes and not self.paused:
             self._launch(waiting[0].folder)
 
     def _launch(self, folder: Path) -> None:

@@ -15,7 +15,7 @@ from ..engine.job import JobRequest
 from .engine_process import find_engine
 from .import_avatar import import_avatar
 from .job_preview import jobs_with_preview, remove_preview, show_preview
-from .job_reader import Entry
+from .job_reader import WAITING, Entry
 from .job_watch import JobWatch, Loaded
 from .preferences import jobs_folder, preferences
 
@@ -31,6 +31,7 @@ class _Following:
         self.scenes: dict[Path, str] = {}  # job to the name of the scene that its avatar is for
         self.held = ""  # why an avatar that was loaded does not come into the scene yet
         self.choose = ""  # the job to be chosen in the list as soon as it stands there
+        self.undone = False  # whether something was undone or redone since the last round
         self.drawn: tuple = ()  # what the panel and the status bar show
 
 
@@ -39,6 +40,8 @@ _state = _Following()
 
 def register() -> None:
     bpy.app.handlers.load_post.append(_on_load)
+    bpy.app.handlers.undo_post.append(_on_undo)
+    bpy.app.handlers.redo_post.append(_on_undo)
     if not bpy.app.background:  # a render farm follows no jobs
         bpy.app.timers.register(_tick, first_interval=1.0, persistent=True)
 
@@ -46,6 +49,8 @@ def register() -> None:
 def unregister() -> None:
     """Let go of all jobs; a worker that runs goes on without us."""
     bpy.app.handlers.load_post.remove(_on_load)
+    bpy.app.handlers.undo_post.remove(_on_undo)
+    bpy.app.handlers.redo_post.remove(_on_undo)
     if bpy.app.timers.is_registered(_tick):
         bpy.app.timers.unregister(_tick)
     _stop()
@@ -87,6 +92,14 @@ def is_shown(entry: Entry) -> bool:
     return _state.watch is not None and _state.watch.wants(entry.folder)
 
 
+def is_stopped() -> bool:
+    """Whether jobs wait, and none will be started before somebody says so."""
+    watch = _state.watch
+    if watch is None or watch.at_work is not None or all(entry.state != WAITING for entry in watch.entries):
+        return False
+    return watch.paused or not watch.active
+
+
 def notice() -> str:
     """What keeps jobs or avatars from moving, for the artist; nothing if all is well."""
     watch = _state.watch
@@ -105,8 +118,8 @@ def generate(context: bpy.types.Context, request: JobRequest) -> None:
     watch = watching(context)
     job = watch.queue.add(request)
     show(context, job.folder)
-    _state.choose = job.folder.name
     if watch.at_work is None:
+        _state.choose = job.folder.name
         watch.queue.go_on()
     watch.work(engine)
 
@@ -161,9 +174,14 @@ def _on_load(*_) -> None:
 
 def _adopt_previews() -> None:
     """Go on where a saved file shows a job's snapshot."""
-    for folder in jobs_with_preview():
-        _state.scenes[folder] = bpy.context.scene.name
+    for folder, scene in jobs_with_preview().items():
+        _state.scenes[folder] = scene
         _state.watch.want(folder)
+
+
+@bpy.app.handlers.persistent
+def _on_undo(*_) -> None:
+    _state.undone = True
 
 
 def _tick() -> float:
@@ -178,10 +196,15 @@ def _tick() -> float:
 def step(context: bpy.types.Context) -> None:
     """One round of the timer: at most one avatar is taken in, and what has changed is drawn."""
     watch = watching(context)
+    if _state.undone:
+        _state.undone = False
+        for folder in jobs_with_preview():
+            if folder not in _state.scenes:  # undo has brought back what nothing will replace any more
+                remove_preview(folder)
     loaded = watch.fetch()
     if loaded is not None and not _take_in(context, loaded):
         watch.put_back(loaded)
-    shown = (watch.entries, notice())
+    shown = (watch.entries, notice(), is_stopped())
     if shown != _state.drawn:
         _state.drawn = shown
         _fill_list(context, watch.entries)

@@ -109,6 +109,7 @@ def test_a_queue_with_pause_cancel_and_a_rig_at_its_end(bpy, scene, addon, asked
     assert stopped > 0
     time.sleep(0.5)
     assert addon.jobs.at_work() is None
+    assert addon.jobs.is_stopped()
     bpy.ops.headstudio.start_queue()
     clown, _ = until(bpy, addon, lambda e: e[0].state == "running" and e[0].step > stopped)
 
@@ -166,6 +167,7 @@ def test_a_snapshot_is_shown_and_then_replaced_by_the_rig(bpy, scene, addon, pre
         assert len(bpy.data.meshes) == 2  # the head and its splats: those before are gone
 
         bpy.ops.mesh.primitive_cube_add()
+        bpy.ops.ed.undo_push(message="Cube")
         bpy.ops.object.mode_set(mode="EDIT")
         serving.event("done", 2, avatar="")
     until(bpy, addon, lambda e: "Object Mode" in addon.jobs.notice())
@@ -174,6 +176,10 @@ def test_a_snapshot_is_shown_and_then_replaced_by_the_rig(bpy, scene, addon, pre
     until(bpy, addon, lambda e: not previews(bpy))
     assert addon.jobs.notice() == ""
     assert bpy.data.objects["a-clown-with-green-hair"].data.shape_keys is not None
+    bpy.ops.ed.undo()
+    entries(bpy, addon)
+    assert not previews(bpy)
+    assert "a-clown-with-green-hair" not in bpy.data.objects
 
 
 def test_another_file_gets_nothing_unasked_and_a_saved_preview_goes_on(
