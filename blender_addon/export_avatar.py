@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import bpy
@@ -16,47 +17,43 @@ import numpy as np
 from bpy_extras.io_utils import ExportHelper
 
 from ..engine.avatar.file import Avatar, pack_avatar, save_avatar, unpack_avatar
+from ..engine.avatar.splats import SplatArrays
 from ..engine.errors import UserError
 from .expressions import avatar_mesh
 from .splat_data import load_splats
 
 ENDING = ".avatar.npz"
-HEAD = "headstudio_head"  # custom property of the splats' data-block
-PROVENANCE = "provenance"
+KEPT = "headstudio_avatar"  # custom property of the splats' data-block
+NO_SPLATS = SplatArrays(
+    triangle=np.zeros(0, np.int32),
+    offset=np.zeros((0, 3), np.float32),
+    scale=np.zeros((0, 3), np.float32),
+    rotation=np.zeros((0, 4), np.float32),
+    sh=np.zeros((0, 1, 3), np.float32),
+    opacity=np.zeros(0, np.float32),
+)
 
 
 def keep_avatar(splats: bpy.types.Mesh, avatar: Avatar) -> None:
     """Note on the splats' data-block all of the avatar that is not splats."""
-    arrays = {name: array for name, array in pack_avatar(avatar).items() if not name.startswith("splats.")}
     archive = io.BytesIO()
-    np.savez(archive, **arrays)  # not deflated: it would take longer than all the rest of an import
-    splats[HEAD] = archive.getvalue()
-    splats[PROVENANCE] = json.dumps(avatar.provenance)
+    # Not deflated: that would take longer than all the rest of an import
+    np.savez(archive, **pack_avatar(replace(avatar, splats=NO_SPLATS)))
+    splats[KEPT] = archive.getvalue()
+    splats["provenance"] = json.dumps(avatar.provenance)  # for people to read
 
 
 def kept_avatar(splats: bpy.types.Mesh) -> Avatar:
     """The avatar whose splats these are. Raises ``UserError`` if its head was not kept or is damaged."""
-    packed = splats.get(HEAD)
+    packed = splats.get(KEPT)
     if not isinstance(packed, bytes):
         raise UserError(f"{splats.name} does not hold its head. Import the avatar anew from its file to export it.")
     try:
         with np.load(io.BytesIO(packed)) as archive:
-            arrays = dict(archive)
-        provenance = json.loads(splats[PROVENANCE])
-        head = unpack_avatar({**arrays, **_no_splats()}, Path(splats.name)).head
-        return Avatar(head, load_splats(splats), provenance)
+            avatar = unpack_avatar(dict(archive), Path(splats.name))
+        return replace(avatar, splats=load_splats(splats))
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{splats.name} holds a damaged avatar: {error}. Import it anew from its file.") from error
-
-
-def _no_splats() -> dict[str, np.ndarray]:
-    shapes = {"offset": (0, 3), "scale": (0, 3), "sh": (0, 1, 3)}
-    return {
-        "splats.triangle": np.zeros(0, np.int32),
-        **{f"splats.{name}": np.zeros(shape, np.float16) for name, shape in shapes.items()},
-        "splats.rotation": np.zeros((0, 4), np.int16),
-        "splats.opacity": np.zeros(0, np.uint16),
-    }
 
 
 class HEADSTUDIO_OT_export_avatar(bpy.types.Operator, ExportHelper):

@@ -60,6 +60,7 @@ class HeadStudioRender(bpy.types.RenderEngine):
             self._render(depsgraph)
         except UserError as error:
             self.report({"ERROR"}, str(error))
+            self.error_set(str(error))  # above the picture, where a window shows it
 
     def _render(self, depsgraph: bpy.types.Depsgraph) -> None:
         scene = depsgraph.scene.original

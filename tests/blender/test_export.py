@@ -57,9 +57,8 @@ def test_ply_equals_headstudio_pose(bpy, mesh, file, tmp_path):
     ours, theirs = read_ply(tmp_path / "blender.ply"), read_ply(tmp_path / "engine.ply")
     np.testing.assert_allclose(ours.scales, theirs.scales, atol=1e-5)  # metres
     np.testing.assert_allclose(ours.opacities, theirs.opacities, atol=1e-6)
-    print("largest difference of SH", np.abs(ours.sh - theirs.sh).max())
     # A triangle's axes follow from differences of its corners, whose float32 digits are worth 1e-8 of a few millimetres
-    np.testing.assert_allclose(ours.sh, theirs.sh, atol=1e-3)
+    np.testing.assert_allclose(ours.sh, theirs.sh, atol=2e-4)
     np.testing.assert_allclose(np.abs((ours.quats * theirs.quats).sum(1)), 1, atol=1e-6)
 
 
@@ -77,7 +76,7 @@ def test_the_objects_transform_turns_everything(bpy, mesh, file, tmp_path):
     got = read_ply(path)
     np.testing.assert_allclose(got.means, expected.means, atol=1e-5)
     np.testing.assert_allclose(got.scales, expected.scales, atol=1e-5)
-    np.testing.assert_allclose(got.sh, expected.sh, atol=1e-3)
+    np.testing.assert_allclose(got.sh, expected.sh, atol=2e-4)
     np.testing.assert_allclose(np.abs((got.quats * expected.quats).sum(1)), 1, atol=1e-6)
     at_rest = pose_splats(avatar.splats, avatar.head.vertices, avatar.head.triangles)
     np.testing.assert_allclose(got.scales, 2.5 * at_rest.scales, rtol=1e-3)
@@ -110,12 +109,12 @@ def test_the_avatar_file_comes_out_as_it_went_in(bpy, mesh, file, tmp_path):
 
 def test_an_avatar_without_its_head_is_refused(bpy, addon, mesh, tmp_path):
     splats = mesh.data.headstudio.splats
-    whole = splats[addon.export_avatar.HEAD]
+    whole = splats[addon.export_avatar.KEPT]
     for packed in (whole[:1000], b"", None):
         if packed is None:
-            del splats[addon.export_avatar.HEAD]
+            del splats[addon.export_avatar.KEPT]
         else:
-            splats[addon.export_avatar.HEAD] = packed
+            splats[addon.export_avatar.KEPT] = packed
         with pytest.raises(RuntimeError, match="noise splats"):
             bpy.ops.export_scene.headstudio_avatar(filepath=str(tmp_path / "out.avatar.npz"))
     assert not (tmp_path / "out.avatar.npz").exists()
