@@ -48,7 +48,6 @@ class HEADSTUDIO_PT_display(bpy.types.Panel):
     bl_category = "HeadStudio"
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
-    bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
         from . import viewport

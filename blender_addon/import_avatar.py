@@ -23,7 +23,7 @@ def import_avatar(avatar: Avatar, name: str, parent: bpy.types.Collection) -> Ri
     splats["licence"] = avatar.head.licence
     bind_splats(rig.mesh.data, splats)
     # The splats are what one wants to see; the mesh stays there to be selected and keyed, and casts shadows
-    rig.mesh.display_type = "WIRE"
+    rig.mesh.display_type = "BOUNDS"
     rig.mesh.visible_camera = False
     return rig
 
