@@ -1,6 +1,9 @@
+import os
 import subprocess
 import sys
+import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -37,29 +40,60 @@ os._exit(0)
     assert "HEAVY []" in done.stdout, done.stdout + done.stderr
 
 
-def test_disabling_and_enabling_leaves_nothing_behind(bpy, addon):
-    def traces():
-        handlers = bpy.app.handlers
-        ours = [
-            function
-            for group in (handlers.depsgraph_update_post, handlers.frame_change_post, handlers.load_pre)
-            for function in group
-            if MODULE in function.__module__
-        ]
-        menu = bpy.types.TOPBAR_MT_file_import._dyn_ui_initialize()
-        entries = [function for function in menu if MODULE in function.__module__]
-        classes = [name for name in dir(bpy.types) if "headstudio" in name.lower()]
-        return len(ours), len(entries), len(classes), hasattr(bpy.types.Scene, "headstudio")
+def ours(function) -> bool:
+    return MODULE in (getattr(function, "__module__", None) or "")
 
-    enabled = traces()
-    assert enabled[0] >= 1
-    assert enabled[1] == 1
-    assert enabled[2] > 5
+
+def traces(bpy) -> dict[str, list[str]]:
+    """What the extension has put anywhere in Blender or in this process."""
+    handlers = bpy.app.handlers
+    lists = [name for name in dir(handlers) if isinstance(getattr(handlers, name), list)]
+    holders = [getattr(bpy.types, name) for name in dir(bpy.types)]
+    drawn = [holder for holder in holders if hasattr(getattr(holder, "draw", None), "_draw_funcs")]
+    sets = bpy.context.scene.keying_sets_all
+    return {
+        "handlers": [f"{name} {each.__name__}" for name in lists for each in getattr(handlers, name) if ours(each)],
+        "menus": [f"{each.__name__} {f.__name__}" for each in drawn for f in each.draw._draw_funcs if ours(f)],
+        "classes": [name for name in dir(bpy.types) if "headstudio" in name.lower()],
+        "properties": [
+            f"{holder.__name__}.{name}"
+            for holder in holders
+            if isinstance(holder, type)
+            for name in holder.__dict__
+            if name.startswith("headstudio")
+        ],
+        "keying sets": [each.bl_idname for each in sets if "HeadStudio" in each.bl_idname],
+        "threads": [each.name for each in threading.enumerate() if each is not threading.main_thread()],
+        "processes": [pid for pid in children() if pid not in AT_START],
+    }
+
+
+def children() -> list[str]:
+    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+
+
+AT_START = children()
+
+
+def test_disabling_and_enabling_leaves_nothing_behind(bpy, addon, scene):
+    scene.keying_sets_all.active = next(
+        each for each in scene.keying_sets_all if each.bl_idname == "HeadStudioExpression"
+    )
+    enabled = traces(bpy)
+    for kind in ("handlers", "menus", "classes", "properties", "keying sets"):
+        assert enabled[kind], kind
+    timers = [getattr(addon, name) for name in ("jobs", "viewport", "cpu_render")]
+    timers = [f for module in timers for f in vars(module).values() if callable(f) and ours(f)]
     for _ in range(10):
+        viewport = sys.modules[f"{MODULE}.blender_addon.viewport"]
         bpy.ops.preferences.addon_disable(module=MODULE)
-        assert traces() == (0, 0, 0, False)
+        left = traces(bpy)
+        assert not {kind: found for kind, found in left.items() if found}
+        assert not [function for function in timers if bpy.app.timers.is_registered(function)]
+        with pytest.raises(ValueError, match="removed"):  # Blender has no list of its draw handlers
+            bpy.types.SpaceView3D.draw_handler_remove(viewport._state.handle, "WINDOW")
         bpy.ops.preferences.addon_enable(module=MODULE)
-        assert traces() == enabled
+        assert traces(bpy) == enabled
 
 
 @pytest.mark.parametrize("prompt", ["", " ", "x" * 10_000])
