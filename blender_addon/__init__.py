@@ -7,6 +7,7 @@ import bpy
 from . import (
     compositor,
     cpu_render,
+    engine_panels,
     export_avatar,
     export_ply,
     expression_panel,
@@ -21,7 +22,7 @@ from . import (
     timeline,
     viewport,
 )
-from .final_render import HEADSTUDIO_PT_render, HeadStudioRender
+from .final_render import HeadStudioRender
 from .import_avatar import HEADSTUDIO_FH_avatar, HEADSTUDIO_OT_import_avatar, menu_entry
 from .preferences import HeadStudioPreferences
 from .render_settings import HeadStudioRenderSettings
@@ -35,7 +36,8 @@ CLASSES = (
     HEADSTUDIO_OT_import_avatar,
     HEADSTUDIO_FH_avatar,
     HeadStudioRender,
-    HEADSTUDIO_PT_render,
+    engine_panels.HEADSTUDIO_PT_render,
+    engine_panels.HEADSTUDIO_PT_passes,
     compositor.HEADSTUDIO_OT_combine,
     *job_operators.CLASSES,
     panel.HEADSTUDIO_OT_random_seed,
@@ -62,6 +64,7 @@ def register() -> None:
     bpy.types.TOPBAR_MT_file_import.append(menu_entry)
     bpy.types.TOPBAR_MT_file_export.append(export_ply.menu_entry)
     bpy.types.TOPBAR_MT_file_export.append(export_avatar.menu_entry)
+    engine_panels.register()
     viewport.register()
     jobs.register()
     status_bar.register()
@@ -73,6 +76,7 @@ def unregister() -> None:
     jobs.unregister()
     job_picture.unregister()
     viewport.unregister()
+    engine_panels.unregister()
     bpy.types.TOPBAR_MT_file_export.remove(export_avatar.menu_entry)
     bpy.types.TOPBAR_MT_file_export.remove(export_ply.menu_entry)
     bpy.types.TOPBAR_MT_file_import.remove(menu_entry)

@@ -88,7 +88,7 @@ class HeadStudioRender(bpy.types.RenderEngine):
         """What is to be rendered. Raises ``UserError`` if it cannot be."""
         if lead.camera is None:
             raise UserError("There is no camera to render from. Add one and make it the scene's camera.")
-        if lead.camera.type != "CAMERA" or lead.camera.data.type == "PANO":
+        if lead.camera.type != "CAMERA" or lead.camera.data.type not in {"PERSP", "ORTHO"}:
             raise UserError(
                 f"{lead.camera.name} is no perspective or orthographic camera: HeadStudio renders no other."
             )
@@ -138,23 +138,3 @@ def _background(scene: bpy.types.Scene) -> np.ndarray | None:
     if scene.render.film_transparent:
         return None
     return np.array(scene.world.color) if scene.world is not None else np.zeros(3)
-
-
-class HEADSTUDIO_PT_render(bpy.types.Panel):
-    bl_label = "HeadStudio"
-    bl_space_type = "PROPERTIES"
-    bl_region_type = "WINDOW"
-    bl_context = "render"
-    COMPAT_ENGINES = {"HEADSTUDIO"}
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return context.engine in cls.COMPAT_ENGINES
-
-    def draw(self, context: bpy.types.Context) -> None:
-        layout, settings = self.layout, context.scene.headstudio_render
-        layout.use_property_split = True
-        layout.use_property_decorate = False
-        layout.prop(settings, "device")
-        layout.prop(settings, "edge_samples")
-        layout.prop(context.scene.render, "film_transparent")

@@ -9,6 +9,7 @@ import numpy as np
 from gpu_extras.batch import batch_for_shader
 from mathutils import Matrix
 
+from ..engine.errors import UserError
 from .camera_view import CameraView
 from .rendered_scene import PosedAvatar, Surface
 from .splat_draw import SplatDrawing, SplatGroup
@@ -28,7 +29,8 @@ def draw_on_gpu(
 
     Bottom row first. The surfaces are drawn once for each of ``offsets``, moved by it, and the pictures averaged: so
     their edges are smooth where they hide splats, while the splats stay where they are. ``advance`` hears the share
-    that is done; when it says False the drawing ends and None is returned. Needs an active GPU context.
+    that is done; when it says False the drawing ends and None is returned. Needs an active GPU context. Raises
+    ``UserError`` if the GPU has no room for the picture.
     """
     drawings = []
     for avatar in avatars:
@@ -41,7 +43,12 @@ def draw_on_gpu(
     modes = (False, True) if wants_depth else (False,)
     left, bottom, right, top = view.border
     total = np.zeros((len(modes), top - bottom, right - left, 4), np.float32)
-    target = gpu.types.GPUOffScreen(view.width, view.height, format="RGBA32F")
+    try:
+        target = gpu.types.GPUOffScreen(view.width, view.height, format="RGBA32F")
+    except RuntimeError as error:
+        raise UserError(
+            f"The GPU has no room for a picture of {view.width} x {view.height} pixels ({error}). Render a smaller one."
+        ) from error
     try:
         for index, offset in enumerate(offsets):
             for picture, depth_mode in zip(total, modes, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from pictures import psnr
 from shots import HEIGHT, WIDTH, expected, read, shoot
 
@@ -95,3 +96,33 @@ def test_a_collection_instance_shows_the_avatar_again(bpy, scene, rig, camera, t
     twin.location.x = camera.data.ortho_scale * pixels / WIDTH
     both = shoot(bpy, scene, tmp_path)[..., 3]
     np.testing.assert_allclose(both, 1 - (1 - alone) * (1 - np.roll(alone, pixels, 1)), atol=0.02)
+
+
+def test_what_cannot_be_rendered_is_said_in_a_sentence(bpy, scene, rig, camera, tmp_path):
+    scene.render.resolution_x, scene.render.resolution_y = 20000, 4
+    with pytest.raises(RuntimeError, match="20000 x 4 pixels is too large"):
+        shoot(bpy, scene, tmp_path)
+    scene.render.resolution_x = 32
+    camera.data.type = "PANO"
+    with pytest.raises(RuntimeError, match="Camera is no perspective or orthographic camera"):
+        shoot(bpy, scene, tmp_path)
+    camera.data.type = "PERSP"
+    rig.mesh.data.headstudio.splats.attributes.remove(rig.mesh.data.headstudio.splats.attributes["opacity"])
+    assert shoot(bpy, scene, tmp_path).max() == 0  # nothing to draw; a warning says why
+
+
+def test_blenders_own_panels_stay(bpy, addon):
+    """Resolution, output, colour management, lens and shape keys; and they know nothing of us once we are gone."""
+    wanted = (
+        "RENDER_PT_format",
+        "RENDER_PT_output",
+        "RENDER_PT_color_management",
+        "DATA_PT_lens",
+        "DATA_PT_shape_keys",
+    )
+    panels = [getattr(bpy.types, name) for name in wanted]
+    assert all("HEADSTUDIO" in panel.COMPAT_ENGINES for panel in panels)
+    assert "HEADSTUDIO" not in bpy.types.RENDER_PT_freestyle.COMPAT_ENGINES
+    addon.engine_panels.unregister()
+    assert not any("HEADSTUDIO" in panel.COMPAT_ENGINES for panel in panels)
+    addon.engine_panels.register()
