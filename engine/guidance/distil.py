@@ -56,8 +56,9 @@ def _predict(
     rows = [row for picked, _ in requests for row in picked]
     text = torch.cat([e[picked] if e.ndim == 3 else e.expand(len(picked), -1, -1) for picked, e in requests])
     if isinstance(control_scale, Tensor):
-        control_scale = control_scale[rows]
-    predicted = prior.predict_noise(noisy[rows], t[rows], text, condition[rows], control_scale)
+        control_scale = control_scale.cpu()[rows]  # the prior decides by it what to evaluate
+    index = torch.tensor(rows, device=noisy.device)
+    predicted = prior.predict_noise(noisy[index], t[rows], text, condition[index], control_scale)
     return list(predicted.split([len(picked) for picked, _ in requests]))
 
 
@@ -89,13 +90,15 @@ class NoiseFreeScoreDistillation:
     @torch.no_grad()
     def gradient(self, prior, latents, t, noise, texts, condition, control_scale, settings) -> Tensor:
         rows = list(range(len(latents)))
+        noisy = prior.add_noise(latents, noise, t)
+        t = t.cpu()  # the one time that the host waits for it
         # Where the score is clean the negative prompt plays no part: those rows are not evaluated for it.
         unclean = [row for row, step in enumerate(t.tolist()) if step * 1000 >= CLEAN_BELOW * prior.timesteps]
-        noisy = prior.add_noise(latents, noise, t)
         requests = [(rows, texts.positive), (rows, texts.null), (unclean, texts.negative)]
         eps_y, eps_null, eps_neg = _predict(prior, noisy, t, requests, condition, control_scale)
         residual = eps_null.clone()
-        residual[unclean] = settings.negative_scale * (eps_null[unclean] - eps_neg)
+        index = torch.tensor(unclean, dtype=torch.int64, device=residual.device)
+        residual[index] = settings.negative_scale * (eps_null[index] - eps_neg)
         return _weight(prior, t) * (settings.guidance_scale * (eps_y - eps_null) + residual)
 
 

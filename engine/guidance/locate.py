@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from dataclasses import dataclass, replace
@@ -128,3 +129,19 @@ def _missing_message(name: str, missing: list[HubFolder]) -> str:
     lines.append(f"(they go to {HF_HUB_CACHE}, where they are looked for), or repeat the command with --download.")
     lines.append(_GO_ON)
     return "\n".join(lines)
+
+
+def revision_of(model: Located, control: Located | None) -> str:
+    """Commit hashes for parts from the hub, else a hash of the weights: what provenance needs to tell two apart."""
+    parts = []
+    for part in filter(None, (model, control)):
+        if part.revision:
+            parts.append(part.revision)
+            continue
+        digest = hashlib.sha256()
+        for file in sorted(part.folder.rglob("*.safetensors")):
+            digest.update(file.relative_to(part.folder).as_posix().encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        parts.append(f"sha256:{digest.hexdigest()[:16]}")
+    return " + ".join(parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import sys
 
 import torch
@@ -29,18 +30,24 @@ def why_unavailable() -> str | None:
     """One sentence why gsplat cannot draw here and what to do, or None if it can. Builds the kernels if need be."""
     if not torch.cuda.is_available():
         return "torch sees no CUDA device."
+    if importlib.util.find_spec("gsplat") is None:
+        return "gsplat is not installed: pip install 'headstudio[cuda]'."
     try:
         # gsplat reports its build on stdout, which may be somebody's data.
         with contextlib.redirect_stdout(sys.stderr):
             from gsplat.cuda._backend import _C
-    except ImportError as error:
-        return f"gsplat is not installed or not complete ({error}): pip install 'headstudio[cuda]'."
     except Exception as error:  # a compiler run can fail in any way
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"gsplat's kernels could not be built ({first_line}). {_ADVICE}."
+        return f"gsplat's kernels could not be built ({_telling_line(error)}). {_ADVICE}."
     if _C is None:
         return f"gsplat's kernels are not built, and there is no CUDA compiler to build them. {_ADVICE}."
     return None
+
+
+def _telling_line(error: Exception) -> str:
+    """Of a build's output the first line that names an error; it begins with pages of commands."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    telling = [line for line in lines[1:] if "error:" in line.lower() or "fatal" in line.lower()]
+    return (telling or lines)[0][:300]
 
 
 def render(
