@@ -8,11 +8,20 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from ..heads.arrays import HeadArrays
 from .binding import triangle_frames
 from .rigged import RiggedGaussians
 from .sh_rotation import SH_C0
 
 NEIGHBOURS = 3
+NATURAL_COLOURS = {  # words in the names of regions, sRGB
+    "eyeball": (0.94, 0.93, 0.92),
+    "iris": (0.36, 0.26, 0.20),
+    "pupil": (0.04, 0.04, 0.05),
+    "teeth": (0.92, 0.90, 0.85),
+    "tongue": (0.72, 0.40, 0.40),
+    "mouth_cavity": (0.30, 0.10, 0.10),
+}
 _MIN_SCALE = 1e-6  # metres; points that coincide must still have a logarithm
 
 
@@ -70,6 +79,14 @@ def super_dense(
         opacity_logits=torch.full((k,), math.log(opacity / (1 - opacity))).to(vertices),
         sh=sh,
     )
+
+
+@torch.no_grad()
+def paint_eyes_and_mouth(gaussians: RiggedGaussians, head: HeadArrays) -> None:
+    """Gives the splats of eyes and mouth the colours that they have by nature, in place: pictures rarely show them."""
+    for word, colour in NATURAL_COLOURS.items():
+        inside = torch.from_numpy(head.triangles_in((word,))).to(gaussians.triangle.device)[gaussians.triangle]
+        gaussians.sh[inside, 0] = (torch.tensor(colour).to(gaussians.sh) - 0.5) / SH_C0
 
 
 def even_barycentric(count: int) -> Tensor:

@@ -93,8 +93,8 @@ class TrainSettings:
     """Fraction of the run after which the head's shape no longer changes."""
 
     strategy: Literal["nfsd", "sds", "repaint"] = "nfsd"
-    """Distillation: nfsd (noise-free score distillation, the paper's Eq. 7), sds (Eq. 6), or repaint (the prior paints
-    over pictures of the avatar, which is then fitted to them; not in the paper)."""
+    """How the prior teaches: nfsd (noise-free score distillation, the paper's Eq. 7), sds (Eq. 6), or repaint (the
+    avatar is fitted to pictures of it that the prior has painted over; not in the paper)."""
     guidance_scale: float = 7.5
     """How strongly the prompt pulls (classifier-free guidance, the paper's s)."""
     negative_scale: float = 1.0
@@ -126,8 +126,8 @@ class TrainSettings:
     """Weight of the mean opacity: above 0, splats that nothing needs fade away. Not in the paper."""
 
     hold_eyes_and_mouth: bool = False
-    """Keep the splats of eyes, lids, lips and mouth where and as large as they are; only their colours and opacities
-    are learnt. Lids and lips close tightly, and what they hide cannot drift through them. Not in the paper."""
+    """Splats of eyes, lids, lips and mouth keep their place and size, eyes and mouth start in natural colours: they
+    close tightly, and nothing hidden drifts out. Not in the paper."""
 
     densify_from: float = 0.06
     """Fraction of the run at which splats are first cloned and split."""
@@ -219,23 +219,30 @@ _RANGES = (
 PRESETS: dict[str, tuple[str, TrainSettings]] = {
     "draft": (
         "minutes on two CPU cores, with the built-in prior",
-        # Few steps and coarse pictures: rates up to two hundred times the paper's, which fall at the end. SDS, because
-        # Eq. 7 with a small prior saturates to flat colours; opaque splats held close, because a weak prior otherwise
-        # makes fog. The cameras stand where the built-in prior's training pictures were taken from.
+        # The small prior's own samples are better than its score far from them, and a fit to pictures needs far fewer
+        # steps: so the avatar is repainted. Rates as a photometric fit wants them, which fall at the end; splats opaque
+        # from the start. Cameras and backgrounds are those of most of the built-in prior's training pictures.
         TrainSettings(
-            steps=450,
+            steps=480,
             views=4,
             render_size=128,
             splats_per_triangle=2,
-            initial_opacity=0.6,
-            strategy="sds",
-            lr_offset=1e-2,
-            lr_scale=5e-3,
+            initial_opacity=0.95,
+            strategy="repaint",
+            repaint_rounds=6,
+            repaint_scenes=8,
+            repaint_steps=16,
+            guidance_scale=2.0,
+            control_scale=1.0,
+            background="grey",
+            lr_offset=4e-2,
+            lr_scale=2e-2,
             lr_colour=3e-2,
-            lr_opacity=5e-2,
-            position_weight=0.3,
-            scale_weight=3.0,
+            lr_opacity=1e-2,
+            position_weight=1e-3,
+            scale_weight=2e-2,
             final_lr=0.1,
+            hold_eyes_and_mouth=True,
             densify_limit=20_000,
             prune_at=(0.6, 0.8),
             prune_opacity=0.02,

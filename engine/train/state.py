@@ -14,7 +14,7 @@ from .. import __version__
 from ..avatar.binding import triangle_frames
 from ..avatar.density import DensityControl, DensitySettings
 from ..avatar.file import Avatar, bake_identity
-from ..avatar.initialise import super_dense
+from ..avatar.initialise import paint_eyes_and_mouth, super_dense
 from ..avatar.rigged import RiggedGaussians
 from ..avatar.sh_rotation import SH_C0
 from ..errors import UserError
@@ -128,6 +128,8 @@ class State:
             generator=generator,
             count=settings.splats or None,
         )
+        if settings.hold_eyes_and_mouth:
+            paint_eyes_and_mouth(gaussians, request.head)
         return State(request, head, gaussians, torch.zeros(head.identity_size, device=head.device))
 
     def set_rates(self) -> None:

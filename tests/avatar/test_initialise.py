@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headstudio.avatar.initialise import even_barycentric, neighbour_distance, super_dense
+from headstudio.avatar.initialise import even_barycentric, neighbour_distance, paint_eyes_and_mouth, super_dense
 from headstudio.avatar.sh_rotation import SH_C0
 from headstudio.heads.head import Head
+from support.painted_avatar import shared_default_head
 from support.synthetic_head import synthetic_head
 
 
@@ -111,3 +112,17 @@ def test_numbers_that_make_no_sense(head, arguments, message):
     else:
         with pytest.raises(ValueError, match=message):
             super_dense(head.template, head.triangles, *arguments)
+
+
+def test_eyes_and_mouth_start_in_natural_colours():
+    head = shared_default_head()
+    vertices, triangles = torch.from_numpy(head.vertices), torch.from_numpy(head.triangles.astype(np.int64))
+    gaussians = super_dense(vertices, triangles, 1, colour=0.5)
+    paint_eyes_and_mouth(gaussians, head)
+    colours = gaussians.sh[:, 0].numpy() * 0.28209479177 + 0.5
+    for word, least, most in (("teeth", 0.8, 1.0), ("pupil", 0.0, 0.1), ("mouth_cavity", 0.0, 0.4)):
+        inside = head.triangles_in((word,))[gaussians.triangle.numpy()]
+        assert inside.any()
+        assert least < colours[inside].min() <= colours[inside].max() < most, word
+    skin = head.triangles_in(("face", "scalp", "lips"))[gaussians.triangle.numpy()]
+    np.testing.assert_allclose(colours[skin], 0.5, atol=1e-6)
