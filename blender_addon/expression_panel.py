@@ -53,6 +53,7 @@ def _pair_property(pair: str):
         description="Left and right together",
         min=0.0,
         max=1.0,
+        precision=3,
         get=get,
         set=set_both,
         options={"SKIP_SAVE"},
