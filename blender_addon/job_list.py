@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 
 from ..engine.job import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING
@@ -103,7 +105,7 @@ def draw_progress(layout: bpy.types.UILayout, entry: Entry) -> None:
 def draw_job(layout: bpy.types.UILayout, entry: Entry) -> None:
     """The chosen job: its picture, what there is to say of it, and what can be done."""
 
-    def button(operator: type[bpy.types.Operator], icon: str, **options: str) -> None:
+    def button(operator: type[bpy.types.Operator], icon: Any, **options: Any) -> None:
         layout.operator(operator.bl_idname, icon=icon, **options).job = entry.folder.name
 
     icon = picture(entry)
