@@ -54,6 +54,8 @@ def register() -> None:
 def unregister() -> None:
     bpy.types.SpaceView3D.draw_handler_remove(_state.handle, "WINDOW")
     bpy.app.handlers.load_pre.remove(_on_load)
+    if bpy.app.timers.is_registered(_redraw_panels):
+        bpy.app.timers.unregister(_redraw_panels)
     _clear()
     display_settings.unregister()
 
@@ -96,16 +98,24 @@ def _draw_safely() -> None:
     finally:
         gpu.state.blend_set("NONE")
         gpu.state.depth_test_set("NONE")
-    if notices(context) != before:
-        for region in context.area.regions:
-            if region.type == "UI":
-                region.tag_redraw()
+    # Blender forgets what is tagged while it draws
+    if notices(context) != before and not bpy.app.timers.is_registered(_redraw_panels):
+        bpy.app.timers.register(_redraw_panels, first_interval=0.0)
+
+
+def _redraw_panels() -> None:
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D":
+                for region in area.regions:
+                    if region.type == "UI":
+                        region.tag_redraw()
 
 
 def _draw(context: bpy.types.Context) -> None:
     space, settings = context.space_data, context.scene.headstudio_display
     avatars = _avatars(context)
-    avatars.update(context.evaluated_depsgraph_get(), settings.budget, lambda item: item.visible_in_viewport_get(space))
+    avatars.update(context.evaluated_depsgraph_get(), settings.budget, lambda item: _is_shown(item, space))
     # Of what is being drawn, which need not be the region: a picture of the viewport has a size and view of its own
     view = np.array(gpu.matrix.get_model_view_matrix(), np.float64)
     projection = np.array(gpu.matrix.get_projection_matrix(), np.float64)
