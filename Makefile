@@ -1,4 +1,4 @@
-.PHONY: demo test types benchmark setup setup-tests
+.PHONY: demo test types benchmark gpu-wheels gpu-check setup setup-tests
 PYTHON_VENV = .venv/bin/python
 SECOND_BLENDER = .venv-blender52/bin/python
 
@@ -24,6 +24,14 @@ types: setup-tests
 # Every measurement that benchmarks/results holds.
 benchmark: setup
 	$(PYTHON_VENV) -m benchmarks
+
+# What a CUDA machine without a network lacks, into out/gpu-wheels (see docs/gpu.md).
+gpu-wheels: setup
+	$(PYTHON_VENV) tools/gpu_wheels.py --python-version $(or $(PYTHON_VERSION),3.12)
+
+# On that machine, with its own Python: PART=build, parity, training, playback, all, or dry (on the CPU, toy size).
+gpu-check:
+	$(or $(PYTHON),python3) tools/gpu_check.py --part $(or $(PART),parity)
 
 setup:
 	@tools/setup.sh
