@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-BENCHMARKS = ("rasteriser", "photometric_fit", "training", "blender_import", "job_polling")
+BENCHMARKS = ("rasteriser", "photometric_fit", "training", "blender_enable", "blender_import", "job_polling")
 
 
 def main() -> None:
