@@ -39,7 +39,6 @@ class HeadStudioScene(bpy.types.PropertyGroup):
     live_preview: bpy.props.BoolProperty(
         name="Live Preview", default=True, description="Show the avatar in the scene while it is being made"
     )
-    search: bpy.props.StringProperty(name="Search", description="Show the sliders whose name holds this")
     seed: bpy.props.IntProperty(name="Seed", min=0, description="The same seed gives the same avatar")
 
 
