@@ -68,7 +68,7 @@ def combine(main: bpy.types.Scene) -> bpy.types.Scene:
     tree = compositing_tree(main)
     main.render.use_compositing = True
     for item in main.objects:
-        if item.type == "MESH" and item.data.headstudio.splats is not None:
+        if item.type == "MESH" and item.library is None and item.data.headstudio.splats is not None:
             # Its splats are seen in its place; it still casts its shadow and is mirrored
             item.visible_camera = False
     if any(node.type == "R_LAYERS" and node.scene == scene for node in tree.nodes):

@@ -61,6 +61,19 @@ def test_an_engine_that_dies_tells_why(bpy, scene, addon, rig, camera, monkeypat
     assert addon.cpu_render._current is None
 
 
+def test_cancelling_ends_an_engine_that_does_not_answer(addon, monkeypatch, tmp_path):
+    program = tmp_path / "headstudio"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("HEADSTUDIO_ENGINE", str(program))
+    looks = iter([True, True, False])
+    painter = addon.cpu_render._painter()
+    assert painter.draw({"means": np.zeros((1, 3))}, lambda _done: next(looks)) is None
+    addon.cpu_render.stop()
+    assert painter._process.poll() is not None
+    assert addon.cpu_render._on_render_over not in [*addon.bpy.app.handlers.render_complete]
+
+
 WITHOUT_GPU = """
 import os, sys
 import bpy
