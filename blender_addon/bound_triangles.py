@@ -61,6 +61,7 @@ class HeadGeometry:
         self.marked = False  # whether the mesh has the attributes by which triangles are found
         self.version = 0  # rises when anything above has changed
         self._faces: tuple[np.ndarray, ...] = ()
+        self._scratch = np.empty((0, 3), np.float32)
 
     def read(self, mesh: bpy.types.Mesh) -> None:
         """Take in ``mesh`` as it stands."""

@@ -89,6 +89,14 @@ def test_remeshing_is_named_as_the_reason(bpy, scene, rig, avatars):
     assert not avatars.group.drawings[0].triangles.size.any()
 
 
+def test_a_mesh_without_anything_left(bpy, scene, rig, avatars):
+    rig.mesh.shape_key_clear()
+    rig.mesh.data.clear_geometry()
+    avatars.update(bpy.context.evaluated_depsgraph_get())
+    assert "Noise" in avatars.notices
+    assert not avatars.group.drawings[0].triangles.size.any()
+
+
 def test_edit_mode_shows_the_mesh_that_is_edited(bpy, scene, addon, rig, avatar, avatars):
     avatars.update(bpy.context.evaluated_depsgraph_get())
     before = avatars.group.drawings[0].triangles.columns.copy()
