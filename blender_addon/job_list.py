@@ -115,8 +115,8 @@ def draw_job(layout: bpy.types.UILayout, entry: Entry) -> None:
         layout.label(text=f"Waits at step {entry.step}" if entry.step else "Waits its turn")
     if entry.message:
         draw_message(layout, entry.message, alert=entry.failed)
-    for line in entry.log:
-        layout.label(text=line)
+    if entry.log:
+        draw_message(layout, " ".join(["Log:", *entry.log]), alert=False, lines=8)
     if entry.state in RESUMABLE:
         button(operators.HEADSTUDIO_OT_resume, "PLAY")
     something = entry.state == DONE or entry.state in AT_WORK or (entry.state in RESUMABLE and entry.snapshot)
@@ -128,11 +128,12 @@ def draw_job(layout: bpy.types.UILayout, entry: Entry) -> None:
         button(operators.HEADSTUDIO_OT_open_log, "TEXT")
 
 
-def draw_message(layout: bpy.types.UILayout, text: str, alert: bool) -> None:
-    """Text over as many lines as the narrow sidebar needs, whose labels do not wrap by themselves."""
+def draw_message(layout: bpy.types.UILayout, text: str, alert: bool, lines: int = 20) -> None:
+    """Text over as many lines as the narrow sidebar needs, whose labels do not wrap by themselves; its end if long."""
     column = layout.column(align=True)
+    column.scale_y = 0.8
     column.alert = alert
-    for line in wrapped(text):
+    for line in wrapped(text)[-lines:]:
         column.label(text=line)
 
 

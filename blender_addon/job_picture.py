@@ -6,25 +6,24 @@ import bpy.utils.previews
 
 from .job_reader import Entry
 
-_loaded: dict[str, tuple[int, bpy.utils.previews.ImagePreviewCollection]] = {}  # by folder: snapshot and its picture
+# One collection, made when the first picture is drawn. Pictures of earlier snapshots (256 kB each) stay
+# in it until the extension is disabled: what is drawn at the moment must not be freed, and `reload` shows the old one.
+_collections: list[bpy.utils.previews.ImagePreviewCollection] = []
 
 
 def picture(entry: Entry) -> int:
     """An icon's number; 0 if there is no picture yet."""
-    folder = str(entry.folder)
     if not entry.snapshot:
         return 0
-    if folder in _loaded and _loaded[folder][0] != entry.snapshot:
-        bpy.utils.previews.remove(_loaded.pop(folder)[1])
-    if folder not in _loaded:
-        collection = bpy.utils.previews.new()
-        collection.load("front", str(entry.folder / "preview" / "front.png"), "IMAGE")
-        _loaded[folder] = entry.snapshot, collection
-    return _loaded[folder][1]["front"].icon_id
+    if not _collections:
+        _collections.append(bpy.utils.previews.new())
+    pictures, key = _collections[0], f"{entry.folder} {entry.snapshot}"
+    if key not in pictures:
+        pictures.load(key, str(entry.folder / "preview" / "front.png"), "IMAGE")
+    return pictures[key].icon_id
 
 
 def unregister() -> None:
     """Free all pictures."""
-    for _, collection in _loaded.values():
-        bpy.utils.previews.remove(collection)
-    _loaded.clear()
+    while _collections:
+        bpy.utils.previews.remove(_collections.pop())

@@ -62,7 +62,7 @@ class JobQueue:
 
     def put_last(self, folder: Path) -> None:
         """Let a job wait, behind all others; a wish to cancel it is forgotten."""
-        Job(folder, None).withdraw_cancel()
+        _job(folder).withdraw_cancel()
         last = [place(other) for other in self.waiting() if other != folder][-1:]
         _write_place(folder, math.floor(last[0]) + 1 if last and math.isfinite(last[0]) else len(last))
 
@@ -89,7 +89,7 @@ class JobQueue:
         if at_work is not None:
             first = [place(folder) for folder in self.waiting()][:1]
             _write_place(at_work, first[0] - 1 if first and math.isfinite(first[0]) else 0)
-            Job(at_work, None).request_cancel()
+            _job(at_work).request_cancel()
 
     def go_on(self) -> None:
         """Take back a pause."""
@@ -103,7 +103,7 @@ class JobQueue:
         """
         if folder.parent != self.folder:
             raise UserError(f"{folder} is no job of {self.folder}.")
-        job = Job(folder, None)
+        job = _job(folder)
         if job.exists() and job.state() == RUNNING:
             raise UserError(f"The job {folder.name} is being worked on. Cancel it first.")
         with folder_errors(folder):
@@ -158,6 +158,11 @@ def place(folder: Path) -> float | None:
     except ValueError:
         return math.inf
     return math.inf if math.isnan(number) else number
+
+
+def _job(folder: Path) -> Job:
+    """A job whose request is not asked for, and may be damaged."""
+    return Job(folder, None)
 
 
 def _write_place(folder: Path, number: float) -> None:

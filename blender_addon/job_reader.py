@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ RESUMABLE = (QUEUED, INTERRUPTED, CANCELLED, FAILED)
 
 _TAIL = 1 << 16  # bytes at the end of the events that are read when a job is first seen
 _LOG_LINES = 4
+_DATE = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ \w+ [\w.]+: ")  # and the level and place that worker.py logs
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,7 @@ class JobReader:
         if self.launched is not None:
             if alive:
                 return self._entry(STARTING)
-            return self._entry(
-                FAILED, "The engine ended before it could begin.", failed=True, log=last_lines(job.log_path, _LOG_LINES)
-            )
+            return self._entry(FAILED, "The engine ended before it could begin.", failed=True, log=self._log())
         if events:  # more may have come between the state and the events
             state = job.state()
         if at is not None and state != DONE:
@@ -100,12 +100,17 @@ class JobReader:
             return self._entry(INTERRUPTED, f"{job.avatar_path.name} is gone. Resume makes it again.", failed=True)
         if state == INTERRUPTED:
             text = "The engine died: it was killed, ran out of memory, or the machine went down."
-            return self._entry(state, text, failed=True, log=last_lines(job.log_path, _LOG_LINES))
+            return self._entry(state, text, failed=True, log=self._log())
         if state == CANCELLED:
             return self._entry(state, f"Stopped at step {self.step} of {self.total}.")
         if state == FAILED:
-            return self._entry(state, self.message, failed=True, log=last_lines(job.log_path, _LOG_LINES))
+            return self._entry(state, self.message, failed=True, log=self._log())
         return self._entry(state, "" if state == DONE else self.message)
+
+    def _log(self) -> list[str]:
+        """The last lines of the log that say more than the message, without their dates."""
+        lines = (_DATE.sub("", line) for line in last_lines(self.job.log_path, _LOG_LINES))
+        return [line for line in lines if line and not (self.message and self.message in line)]
 
     def _take_in(self, event: Event) -> None:
         self.read_to = event.end

@@ -38,14 +38,15 @@ class Loaded:
 class JobWatch:
     """Looks at ``folder`` from :meth:`start` to :meth:`stop`.
 
-    ``entries``, ``paused``, ``trouble`` (what keeps the queue from moving, a sentence or nothing) and ``other`` (the
-    process of another Blender that works through this queue) are replaced as a whole, and so can be read at any time.
+    ``entries``, ``paused``, ``trouble`` (why the queue was stopped, a sentence or nothing), ``fault`` (what went wrong
+    in the last look) and ``other`` (the process of another Blender that works through this queue) are replaced as a
+    whole, and so can be read at any time.
     """
 
     def __init__(self, folder: Path):
         self.queue = JobQueue(folder)
         self.entries: tuple[Entry, ...] = ()
-        self.trouble = ""
+        self.trouble = self.fault = ""
         self.other: int | None = None
         self.paused = False  # whether the folder's queue is paused, by whomever
         self.active = False  # whether this Blender was told to work through the queue
@@ -133,9 +134,12 @@ class JobWatch:
             self._wake.clear()
             try:
                 self.look()
+                self.fault = ""
             except Exception as error:  # a thread that dies would leave the panel standing still for ever
-                traceback.print_exc()
-                self.trouble = f"The jobs in {self.queue.folder} cannot be followed: {error}. See the system console."
+                fault = f"The jobs in {self.queue.folder} cannot be followed: {error}. See the system console."
+                if fault != self.fault:
+                    traceback.print_exc()
+                self.fault = fault
             self._wake.wait(BUSY if self._processes or self.at_work else IDLE)
         self._owner.release()
 

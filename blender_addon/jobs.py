@@ -29,6 +29,7 @@ class _Following:
         self.watch: JobWatch | None = None
         self.setting: str | None = None  # the preference that the watched folder comes from
         self.scenes: dict[Path, str] = {}  # job to the name of the scene that its avatar is for
+        self.fault = ""  # what went wrong in the last round
         self.held = ""  # why an avatar that was loaded does not come into the scene yet
         self.choose = ""  # the job to be chosen in the list as soon as it stands there
         self.undone = False  # whether something was undone or redone since the last round
@@ -109,7 +110,7 @@ def notice() -> str:
         return watch.trouble
     if watch.other is not None:
         return f"Another Blender (process {watch.other}) works through this queue; jobs added here are made by it."
-    return _state.held
+    return watch.fault or _state.fault or _state.held
 
 
 def generate(context: bpy.types.Context, request: JobRequest) -> None:
@@ -187,9 +188,12 @@ def _on_undo(*_) -> None:
 def _tick() -> float:
     try:
         step(bpy.context)
+        _state.fault = ""
     except Exception as error:  # a timer that raises is never called again
-        traceback.print_exc()
-        _state.held = f"The jobs cannot be shown: {error}. See the system console."
+        fault = f"The jobs cannot be shown: {error}. See the system console."
+        if fault != _state.fault:  # the same every round would flood the console
+            traceback.print_exc()
+        _state.fault = fault
     return TICK
 
 
@@ -202,7 +206,9 @@ def step(context: bpy.types.Context) -> None:
             if folder not in _state.scenes:  # undo has brought back what nothing will replace any more
                 remove_preview(folder)
     loaded = watch.fetch()
-    if loaded is not None and not _take_in(context, loaded):
+    if loaded is None:
+        _state.held = ""
+    elif not _take_in(context, loaded):
         watch.put_back(loaded)
     shown = (watch.entries, notice(), is_stopped())
     if shown != _state.drawn:
@@ -215,8 +221,9 @@ def _take_in(context: bpy.types.Context, loaded: Loaded) -> bool:
     """Bring an avatar into the scene. False if that would disturb what the artist does just now."""
     if not any(entry.folder == loaded.folder for entry in entries()):
         return True  # removed meanwhile
-    scene = bpy.data.scenes.get(_state.scenes.get(loaded.folder, "")) or context.scene
     windows = context.window_manager.windows
+    scene = bpy.data.scenes.get(_state.scenes.get(loaded.folder, ""))
+    scene = scene or (windows[0].scene if windows else context.scene)  # it may have been deleted or renamed
     window = next((window for window in windows if window.scene == scene), None)
     _state.held = _obstacle(loaded, scene, window if windows else None, bool(windows))
     if _state.held:
@@ -242,7 +249,7 @@ def _obstacle(loaded: Loaded, scene: bpy.types.Scene, window: bpy.types.Window |
     if windowed and window is None:
         return f"{loaded.name} is done; it comes in when the scene {scene.name} is shown."
     with _seen_from(bpy.context, window):
-        if bpy.context.mode != "OBJECT":  # which building bones needs: nobody's stroke is to be cut off
+        if bpy.context.mode != "OBJECT":  # undo within another mode knows the edited object alone
             return f"{loaded.name} is done; it comes in when you go back to Object Mode."
     if window is not None and any(item.bl_idname.startswith("TRANSFORM_OT_") for item in window.modal_operators):
         return f"{loaded.name} is done; it comes in when you let go."

@@ -7,7 +7,7 @@ import random
 import bpy
 
 from . import jobs
-from .job_operators import MAX_SEED, HEADSTUDIO_OT_generate
+from .job_operators import MAX_SEED, HEADSTUDIO_OT_generate, HEADSTUDIO_OT_open_preferences
 
 
 class HeadStudioScene(bpy.types.PropertyGroup):
@@ -78,4 +78,6 @@ class HEADSTUDIO_PT_create(bpy.types.Panel):
         if asked.start_from:
             layout.prop(asked, "start_from")
         text = "Generate" if jobs.at_work() is None else "Add to the Queue"
-        layout.operator(HEADSTUDIO_OT_generate.bl_idname, text=text, icon="USER")
+        row = layout.row(align=True)
+        row.operator(HEADSTUDIO_OT_generate.bl_idname, text=text, icon="USER")
+        row.operator(HEADSTUDIO_OT_open_preferences.bl_idname, text="", icon="PREFERENCES")
