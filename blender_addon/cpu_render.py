@@ -107,6 +107,7 @@ class _Painter:
         self._log = Path(self._folder.name) / "log.txt"
         self._answers: queue.Queue[str] = queue.Queue()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        environment["PYTHONUTF8"] = "1"  # paths may hold any letters
         try:
             with open(self._log, "wb") as log:
                 self._process = subprocess.Popen(
