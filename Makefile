@@ -13,7 +13,7 @@ test: setup-tests types
 	$(PYTHON_VENV) -m pytest tests --ignore tests/blender $(ARGS)
 	$(PYTHON_VENV) -m pytest tests/blender
 	@if [ -x $(SECOND_BLENDER) ]; then set -x; $(SECOND_BLENDER) -m pytest tests/blender; else \
-	  echo "Not tested on Blender 5.2: there is no .venv-blender52 (tools/setup.sh tests says why)."; fi
+	  echo "Blender's half was tested on one Blender alone: there is no .venv-blender52 (tools/setup.sh tests says why)."; fi
 	@echo "make test: all passed."
 
 # Blender's half against Blender's API. mypy wants a package, whatever the checkout's folder is called.

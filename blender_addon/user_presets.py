@@ -75,7 +75,7 @@ def save(name: str, values: dict[str, float], replace: bool = False) -> Path:
         raise UserError("The preset needs a name.")
     if len(name) > LONGEST_NAME:
         raise UserError(f"The preset's name is too long: {len(name)} characters of at most {LONGEST_NAME}.")
-    if name in PRESETS:
+    if name.lower() in {preset.lower() for preset in PRESETS}:
         raise UserError(f"{name!r} is a built-in preset. Choose another name.")
     path = _path(name)
     if path.exists() and not replace:

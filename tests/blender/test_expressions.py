@@ -260,7 +260,9 @@ def test_own_presets_are_kept_applied_and_removed(bpy, rig, presets):
         bpy.ops.headstudio.remove_preset(name=name)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("", "needs a name"), ("  ", "needs a name"), ("smile", "built-in")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("", "needs a name"), ("  ", "needs a name"), ("smile", "built-in"), ("Smile", "built-in")]
+)
 def test_a_preset_needs_a_name_of_its_own(bpy, rig, presets, name, reason):
     with pytest.raises(RuntimeError, match=reason):
         bpy.ops.headstudio.save_preset(name=name)
