@@ -65,10 +65,10 @@ def measure(variants: dict[str, Callable[[], None]], repetitions: int, warm_up: 
     return {name: {"median_ms": _round(median(t)), "min_ms": _round(min(t))} for name, t in times.items()}
 
 
-def write_results(name: str, results: dict, machine_description: dict) -> Path:
-    """``results/NAME-KIND.json`` with the date and the machine beside the results."""
-    path = RESULTS / f"{name}-{machine_description['kind']}.json"
-    path.parent.mkdir(exist_ok=True)
+def write_results(name: str, results: dict, machine_description: dict, path: Path | None = None) -> Path:
+    """``path``, or ``results/NAME-KIND.json``, with the date and the machine beside the results."""
+    path = path or RESULTS / f"{name}-{machine_description['kind']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     path.write_text(json.dumps({"date": date, "machine": machine_description, **results}, indent=2) + "\n")
     return path

@@ -7,79 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from headstudio.guidance.distil import STRATEGIES, distillation_loss
 from headstudio.guidance.prior import Prior
 from headstudio.guidance.prompts import PromptEmbeddings
-from support.tiny_prior import tiny_tokenizer
-from transformers import CLIPTextConfig, CLIPTextModel
 
-WIDTHS = (320, 640, 1280, 1280)
-CROSS = "CrossAttn"
-UNET = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": WIDTHS,
-    "down_block_types": (f"{CROSS}DownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + (f"{CROSS}UpBlock2D",) * 3,
-    "layers_per_block": 2,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-    "norm_num_groups": 32,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-}
-CONTROLNET = {
-    "in_channels": 4,
-    "block_out_channels": WIDTHS,
-    "down_block_types": (f"{CROSS}DownBlock2D",) * 3 + ("DownBlock2D",),
-    "layers_per_block": 2,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-    "conditioning_embedding_out_channels": (16, 32, 96, 256),
-    "controlnet_conditioning_channel_order": "rgb",
-}
-AUTOENCODER = {
-    "sample_size": 512,
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "norm_num_groups": 32,
-    "scaling_factor": 0.18215,
-}
-TEXT = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-}
-SCHEDULER = {
-    "num_train_timesteps": 1000,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "prediction_type": "epsilon",
-}
+from benchmarks.sd15 import SD15, random_prior
 
 
 def build(**options) -> Prior:
-    with torch.device("meta"):
-        return Prior(
-            unet=UNet2DConditionModel(**UNET),
-            controlnet=ControlNetModel(**CONTROLNET),
-            text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT)),
-            tokenizer=tiny_tokenizer(),
-            scheduler_config=SCHEDULER,
-            vae=AutoencoderKL(**AUTOENCODER),
-            name="stable-diffusion-v1-5",
-            **options,
-        )
+    return random_prior(SD15, "meta", torch.float32, **options)
 
 
 @pytest.fixture(scope="module")
