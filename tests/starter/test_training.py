@@ -79,7 +79,7 @@ def encoders(folder, tmp_path_factory):
         AutoencoderTrainer(replace(AUTOENCODER, steps=200, batch=8, average=0.9, learning_rate=5e-3), data),
         runs / "autoencoder",
     )
-    run(LanguageTrainer(replace(LANGUAGE, steps=60, batch=16, average=0.9, learning_rate=3e-3)), runs / "language")
+    run(LanguageTrainer(replace(LANGUAGE, steps=200, batch=16, average=0.9, learning_rate=3e-3)), runs / "language")
     keep_encoders(runs / "denoiser", runs / "autoencoder", runs / "language", data)
     return runs
 
@@ -254,14 +254,14 @@ def test_the_text_encoder_learns_its_language(encoders):
 
 @pytest.mark.slow
 def test_a_minute_of_training_tells_red_from_green(folder, encoders, tmp_path):
-    settings = replace(TINY, steps=400, small_steps=0, batch=8, learning_rate=3e-3, average=0.95, fall=0.3)
+    settings = replace(TINY, steps=500, small_steps=0, batch=8, learning_rate=3e-3, average=0.95, fall=0.3)
     keep_encoders(tmp_path / "run", encoders / "autoencoder", encoders / "language", ShardFolder(folder))
     trainer = denoiser(settings, folder, encoders)
     run(trainer, tmp_path / "run", checkpoint_every=1000)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert losses[-1] < 0.5 * losses[0]
-    assert export(tmp_path / "run", tmp_path / "model") == 400
+    assert export(tmp_path / "run", tmp_path / "model") == 500
     prior = Prior.load(tmp_path / "model", device="cpu")
     prompts = ["a man with red skin"] * 4 + ["a man with green skin"] * 4
     pictures = sample(prior, prompts, torch.zeros(8, SIZE, SIZE, 3), torch.ones(8), steps=20, guidance=2.0)

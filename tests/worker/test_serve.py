@@ -78,7 +78,7 @@ def test_progress_tells_step_losses_and_time(job, monkeypatch):
     assert serve(job) == 0
     progress = [event for event in job.events() if event.kind == "progress"]
     assert [event.step for event in progress] == [1, 2, 3, 4, 5, 6, 7]
-    assert all(event.data["total"] == 7 and event.data["losses"]["distil"] > 0 for event in progress)
+    assert all(event.data["total"] == 7 and event.data["losses"]["repaint"] > 0 for event in progress)
     assert progress[-1].data["remaining"] == 0 < progress[0].data["remaining"]
     seconds = [event.data["seconds"] for event in progress]
     assert seconds == sorted(seconds)
