@@ -232,6 +232,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
             repaint_rounds=6,
             repaint_scenes=8,
             repaint_steps=16,
+            repaint_noise=(980, 300),
             guidance_scale=2.0,
             control_scale=1.0,
             background="grey",
