@@ -1,15 +1,20 @@
-"""Do the lids cover the eyes, and do the lips cover the mouth? Measured on renders, splats and all."""
+"""Do the lids cover the eyes, and the lips the mouth? What is behind the lips? Measured on renders, splats and all."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ..export.pictures import Stage
 from ..heads.arrays import EYEBALLS, MOUTH
-from .visible import distance_to, visible_area
+from ..rasterise import rasterise
+from .colours import srgb_to_lab
+from .visible import distance_to, share_picture, visible_area
 
 SIZE = 512  # pixels
 COVERED = 0.1  # lids and lips pass when they leave at most this share of what they show when open
+DARK, DARKER = 40.0, 8.0  # L* of a mouth's inside at most, and how far below the skin's
+LIGHT, WHITE = 55.0, 22.0  # L* of teeth at least, and chroma at most
 LEAST = 0.2  # square centimetres that open eyes, or an open mouth, show at least
 
 
@@ -24,8 +29,37 @@ def lids(stage: Stage) -> dict | None:
 
 def lips(stage: Stage) -> dict | None:
     """``open_cm2``: mouth cavity, teeth and tongue seen from the front with ``jawOpen`` at 1; ``closed_cm2``: at rest;
-    ``share`` and ``passes`` as for the lids. None for a head that lacks these or the control."""
-    return _closing(stage, MOUTH, {"jawOpen": 1.0}, {})
+    ``share`` and ``passes`` as for the lids; ``dark_or_teeth``: how much of what the open mouth shows is dark or like
+    teeth, null where it shows nothing; ``shows``: whether that is at least half. None for a head that lacks these or
+    the control."""
+    figures = _closing(stage, MOUTH, {"jawOpen": 1.0}, {})
+    if figures is None:
+        return None
+    behind = dark_or_teeth(stage)
+    return figures | {
+        "dark_or_teeth": None if behind is None else round(behind, 3),
+        "shows": behind is not None and behind >= 0.5 and figures["open_cm2"] >= LEAST,
+    }
+
+
+@torch.no_grad()
+def dark_or_teeth(stage: Stage) -> float | None:
+    """Share of the pixels behind parted lips that are much darker than the skin, or nearly white."""
+    head = stage.arrays
+    gaussians = stage.pose(*head.drive({"jawOpen": 1.0}))
+    camera = stage.camera(0.0, SIZE).to(gaussians.means.device)
+    chosen = torch.as_tensor(head.triangles_in(MOUTH), device=gaussians.means.device)
+    inside = share_picture(gaussians, chosen[stage.model.gaussians.triangle], camera).cpu().numpy() > 0.5
+    if not inside.any():
+        return None
+    colour = rasterise(gaussians, camera).colour.clamp(0, 1).cpu().numpy()
+    skin = torch.as_tensor(head.triangles_in(("face",)), device=gaussians.means.device)
+    skin = share_picture(gaussians, skin[stage.model.gaussians.triangle], camera).cpu().numpy() > 0.5
+    lightness = srgb_to_lab(np.median(colour[skin], 0))[0] if skin.any() else 100.0
+    seen = srgb_to_lab(colour[inside])
+    dark = seen[:, 0] < min(DARK, lightness - DARKER)
+    teeth = (seen[:, 0] > LIGHT) & (np.hypot(seen[:, 1], seen[:, 2]) < WHITE)
+    return float((dark | teeth).mean())
 
 
 def _closing(stage: Stage, words: tuple[str, ...], opened: dict, closed: dict) -> dict | None:

@@ -4,10 +4,14 @@ The JSON of ``headstudio evaluate`` is a list with one object per avatar:
 
 - ``avatar``: the file
 - ``prompt``, ``seed``, ``steps``: from the file's provenance
-- ``splats``: their number; ``faint_splats``: those below an opacity of 0.05; ``floaters``: those that are not faint and
-  whose centre lies farther than 3 cm from the head's surface, at rest
-- ``lids`` and ``lips``: do they close (``closing.py``); null for a head without eyeballs, or without a mouth
+- ``splats``: their number; ``faint_splats``: those below an opacity of 0.05; ``far_from_head``: those that are not faint
+  and whose centre lies farther than 3 cm from the head's surface, at rest; ``floaters``: those of them that are also
+  farther than that from hair, hat and whatever else is attached to the head (``floaters.py``); ``floater_share``: as a
+  share of the splats that are not faint
+- ``lids`` and ``lips``: do they close, and what do they show when open (``closing.py``); null for a head without
+  eyeballs, or without a mouth
 - ``coverage``: is the head opaque from all around (``coverage.py``)
+- ``steady``: does it stay where its head stays, over a motion (``steady.py``); null for a head that cannot play it
 - ``colours``: do they agree with the prompt (``agreement.py``); null where the prompt says no colour
 - ``seconds``: what training took, where the file lies in its job's folder; null elsewhere. The file itself holds no
   time, so that the same request gives the same file
@@ -26,7 +30,8 @@ from ..job import Event, Job
 from .agreement import agreement
 from .closing import lids, lips
 from .coverage import coverage
-from .floaters import count_far
+from .floaters import count_far, count_floaters
+from .steady import steady
 
 FAINT = 0.05  # opacity
 
@@ -38,16 +43,21 @@ def evaluate(avatar: Avatar, device: torch.device | str = "cpu") -> dict:
     solid = (gaussians.opacities >= FAINT).cpu().numpy()
     means = gaussians.means.cpu().numpy()[solid]
     about = avatar.provenance
+    shape = avatar.head.vertices, avatar.head.triangles
+    floaters = count_floaters(means, *shape)
     return {
         "prompt": about.get("prompt"),
         "seed": about.get("seed"),
         "steps": about.get("step"),
         "splats": len(gaussians),
         "faint_splats": int((~solid).sum()),
-        "floaters": count_far(means, avatar.head.vertices, avatar.head.triangles),
+        "far_from_head": count_far(means, *shape),
+        "floaters": floaters,
+        "floater_share": round(floaters / max(len(means), 1), 6),
         "lids": lids(stage),
         "lips": lips(stage),
         "coverage": coverage(stage),
+        "steady": steady(stage),
         "colours": agreement(stage, str(about.get("prompt", ""))),
     }
 

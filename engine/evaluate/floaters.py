@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 FAR = 0.03  # metres
+_CELL = 0.012  # metres: hair and cloth have several splats in a cube of this side
+_DENSE = 3  # splats in a cell from which on it counts as a body
+_TOUCHES = 0.012  # metres from the head's vertices within which a body is attached to it
+_AROUND = 0.6  # metres from the head beyond which no hat reaches
 
 
 def count_far(
@@ -19,6 +24,41 @@ def count_far(
     nearest, _ = cKDTree(vertices).query(points)
     corners = vertices[triangles].astype(np.float64)
     return sum(distance_to_triangles(point, corners) > limit for point in points[nearest > limit].astype(np.float64))
+
+
+def count_floaters(
+    points: np.ndarray,  # [P, 3] metres
+    vertices: np.ndarray,  # [N, 3] metres
+    triangles: np.ndarray,  # [M, 3]
+    limit: float = FAR,
+) -> int:
+    """How many points lie farther than ``limit`` from the head and from all that is attached to it.
+
+    Attached are the dense bodies of splats (hair, a hat) that reach the head's surface without a gap: cells of a grid
+    with several splats each, connected over sides, edges or corners. From such a cell's middle the limit is counted.
+    """
+    near, _ = cKDTree(vertices).query(points)
+    around = near < _AROUND
+    attached = _attached_cells(points[around], near[around] < _TOUCHES)
+    if len(attached):
+        far = (near > limit) & (cKDTree(attached).query(points)[0] > limit)
+    else:
+        far = near > limit
+    return count_far(points[far], vertices, triangles, limit)
+
+
+def _attached_cells(points: np.ndarray, touching: np.ndarray) -> np.ndarray:  # [P, 3], [P] bool -> [C, 3]
+    """Middles of the dense cells that are connected with one in which points touch the head."""
+    if not len(points):
+        return points
+    low = points.min(0)
+    cells = np.floor((points - low) / _CELL).astype(int)
+    counts = np.zeros(cells.max(0) + 1, int)
+    np.add.at(counts, tuple(cells.T), 1)
+    labels, number = ndimage.label(counts >= _DENSE, np.ones((3, 3, 3)))
+    held = np.isin(np.arange(number + 1), labels[tuple(cells[touching].T)])
+    held[0] = False
+    return low + (np.argwhere(held[labels]) + 0.5) * _CELL
 
 
 def distance_to_triangles(
