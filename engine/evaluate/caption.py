@@ -66,6 +66,31 @@ def mentioned_parts(prompt: str) -> set[str]:
     return {_PARTS[word] for word in re.findall(r"[^\W_]+", _plain(prompt)) if word in _PARTS}
 
 
+def presence_claims(prompt: str) -> dict[str, bool]:
+    """What the prompt says is there or is not: hair, long hair, beard, moustache, headgear, glasses. What it does not
+    speak of is not named, and neither is stubble, which is more a shade than a beard."""
+    claims: dict[str, bool] = {}
+    adjectives: list[str] = []
+    for word in re.findall(r"[^\W_]+|[,.;]", _plain(prompt)):
+        if word == "shaven":
+            claims["beard"] = False
+        elif word in ("bald", "hairless"):
+            claims["hair"] = False
+        elif word in ("glasses", "sunglasses"):
+            claims.setdefault("glasses", "without" not in adjectives)
+        elif word in _PARTS and word != "stubble":
+            part, there = _PARTS[word], "without" not in adjectives
+            if part in ("hair", "beard", "moustache", "headgear"):
+                claims.setdefault(part, there)
+            if word == "hair" and there and ("long" in adjectives or "short" in adjectives):
+                claims.setdefault("long hair", "long" in adjectives)
+        if word in _PARTS or not word[0].isalnum() or word in _ENDS - {"without", "a", "an"}:
+            adjectives = []
+        else:
+            adjectives.append(word)
+    return claims
+
+
 def _plain(prompt: str) -> str:
     """Lower case, with every synonym replaced by the word that it stands for; longer phrases first."""
     phrases = sorted(SYNONYMS, key=len, reverse=True)

@@ -4,13 +4,15 @@ The JSON of ``headstudio evaluate`` is a list with one object per avatar:
 
 - ``avatar``: the file
 - ``prompt``, ``seed``, ``steps``: from the file's provenance
-- ``splats``: their number; ``faint_splats``: those below an opacity of 0.05; ``far_from_head``: those that are not faint
-  and whose centre lies farther than 3 cm from the head's surface, at rest; ``floaters``: those of them that are also
-  farther than that from hair, hat and whatever else is attached to the head (``floaters.py``); ``floater_share``: as a
-  share of the splats that are not faint
+- ``splats``: their number; ``faint_splats``: those below an opacity of 0.05; of the others ``far_from_head`` counts
+  those whose centre lies farther than 3 cm from the head's surface, at rest, and ``floaters`` those of them that are
+  also farther than that from hair, hat and whatever else is attached to the head (``floaters.py``);
+  ``floater_share``: floaters per splat that is not faint
 - ``lids`` and ``lips``: do they close, and what do they show when open (``closing.py``); null for a head without
   eyeballs, or without a mouth
 - ``coverage``: is the head opaque from all around (``coverage.py``)
+- ``attributes``: which of hair, beard, hat and so on there are, and whether the prompt says so (``presence.py``)
+- ``second_face``: does the back of the head look like a face (``second_face.py``)
 - ``steady``: does it stay where its head stays, over a motion (``steady.py``); null for a head that cannot play it
 - ``colours``: do they agree with the prompt (``agreement.py``); null where the prompt says no colour
 - ``seconds``: what training took, where the file lies in its job's folder; null elsewhere. The file itself holds no
@@ -31,6 +33,8 @@ from .agreement import agreement
 from .closing import lids, lips
 from .coverage import coverage
 from .floaters import count_far, count_floaters
+from .presence import attributes
+from .second_face import second_face
 from .steady import steady
 
 FAINT = 0.05  # opacity
@@ -57,6 +61,8 @@ def evaluate(avatar: Avatar, device: torch.device | str = "cpu") -> dict:
         "lids": lids(stage),
         "lips": lips(stage),
         "coverage": coverage(stage),
+        "attributes": attributes(stage, str(about.get("prompt", ""))),
+        "second_face": second_face(stage),
         "steady": steady(stage),
         "colours": agreement(stage, str(about.get("prompt", ""))),
     }

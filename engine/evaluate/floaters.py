@@ -40,10 +40,9 @@ def count_floaters(
     near, _ = cKDTree(vertices).query(points)
     around = near < _AROUND
     attached = _attached_cells(points[around], near[around] < _TOUCHES)
+    far = near > limit
     if len(attached):
-        far = (near > limit) & (cKDTree(attached).query(points)[0] > limit)
-    else:
-        far = near > limit
+        far &= cKDTree(attached).query(points)[0] > limit
     return count_far(points[far], vertices, triangles, limit)
 
 

@@ -24,8 +24,8 @@ def steady(stage: Stage) -> dict | None:
     ``rest_px``: the farthest that a splat is from its place at rest when the head is at rest again; ``still_px``: the
     farthest that one ever moves on a triangle which does not; ``swing_px``: by how much more than its triangle the
     splats move (the 99.9th percentile of the farthest in any frame). Pixels of a 512 pixel portrait; splats below an
-    opacity of 0.05 do not count. ``passes``: the first two are under one pixel. None for an avatar without splats, and for a head that
-    lacks the controls of the built-in motion.
+    opacity of 0.05 do not count. ``passes``: the first two are under one pixel. None for an avatar without splats, and
+    for a head that lacks the controls of the built-in motion.
     """
     model, head = stage.model, stage.model.head
     gaussians = model.gaussians
