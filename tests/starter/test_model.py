@@ -30,8 +30,8 @@ def test_the_model_fits_into_the_repository():
 
 
 def test_it_loads_as_any_prior_does(prior):
-    assert prior.image_size >= 64
-    assert prior.condition_size == 128
+    assert prior.image_size == prior.condition_size == 128
+    assert (prior.latent_size, prior.latent_channels) == (32, 8)
     assert prior.dtype == torch.float32
 
 
