@@ -28,6 +28,16 @@ def import_avatar(avatar: Avatar, name: str, parent: bpy.types.Collection) -> Ri
     return rig
 
 
+def make_active(mesh: bpy.types.Object, view_layer: bpy.types.ViewLayer) -> None:
+    """Select the head alone, so that the panels are about it; nothing where its collection is excluded."""
+    if mesh.name not in view_layer.objects:
+        return
+    for item in list(view_layer.objects.selected):
+        item.select_set(False, view_layer=view_layer)
+    mesh.select_set(True, view_layer=view_layer)
+    view_layer.objects.active = mesh
+
+
 class HEADSTUDIO_OT_import_avatar(bpy.types.Operator, ImportHelper):
     """Import a HeadStudio avatar as a mesh with shape keys, an armature and splats"""
 
@@ -50,6 +60,7 @@ class HEADSTUDIO_OT_import_avatar(bpy.types.Operator, ImportHelper):
                 self.report({"ERROR"}, str(error))
                 continue
             rig = import_avatar(avatar, path.name.removesuffix(ENDING), context.collection)
+            make_active(rig.mesh, context.view_layer)
             self.report({"INFO"}, f"Imported {len(avatar.splats):,} splats on {rig.mesh.name}")
             imported += 1
         return {"FINISHED"} if imported else {"CANCELLED"}

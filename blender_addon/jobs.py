@@ -13,7 +13,7 @@ import bpy
 
 from ..engine.job import JobRequest
 from .engine_process import find_engine
-from .import_avatar import import_avatar
+from .import_avatar import import_avatar, make_active
 from .job_preview import jobs_with_preview, remove_preview, show_preview
 from .job_reader import WAITING, Entry
 from .job_watch import JobWatch, Loaded
@@ -234,7 +234,9 @@ def _take_in(context: bpy.types.Context, loaded: Loaded) -> bool:
         return True
     with _seen_from(context, window):
         remove_preview(loaded.folder)
-        import_avatar(loaded.avatar, loaded.name, scene.collection)
+        rig = import_avatar(loaded.avatar, loaded.name, scene.collection)
+        if not context.view_layer.objects.selected:  # otherwise the artist is at work on something else
+            make_active(rig.mesh, context.view_layer)
         bpy.ops.ed.undo_push(message="HeadStudio: Generate")
     _state.scenes.pop(loaded.folder, None)
     return True
