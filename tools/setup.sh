@@ -80,7 +80,7 @@ setup_types() {
   say "installing the type checker into .venv-types"
   rm -rf .venv-types
   .venv/bin/python -m venv .venv-types
-  pip_in .venv-types install mypy==2.4.1 fake-bpy-module-4.5==20260730 'numpy>=1.26,<2.3'
+  pip_in .venv-types install mypy==2.4.1 fake-bpy-module-4.5==20260730 numpy==1.26.4  # Blender 4.5's
   mark_ready .venv-types
 }
 

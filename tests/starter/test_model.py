@@ -15,7 +15,7 @@ from headstudio.starter.samples import neutral_views, sample
 from headstudio.starter.scene import Studio
 from headstudio.starter.tokenizer import known_words, token_words
 
-MEGABYTE = 1024 * 1024
+MEGABYTE = 1_000_000
 
 
 @pytest.fixture(scope="module")
