@@ -15,6 +15,7 @@ SIZE = 512  # pixels
 COVERED = 0.1  # lids and lips pass when they leave at most this share of what they show when open
 DARK, DARKER = 40.0, 8.0  # L* of a mouth's inside at most, and how far below the skin's
 LIGHT, WHITE = 55.0, 22.0  # L* of teeth at least, and chroma at most
+UNLIKE_SKIN = 15.0  # CIE76
 LEAST = 0.2  # square centimetres that open eyes, or an open mouth, show at least
 
 
@@ -29,9 +30,9 @@ def lids(stage: Stage) -> dict | None:
 
 def lips(stage: Stage) -> dict | None:
     """``open_cm2``: mouth cavity, teeth and tongue seen from the front with ``jawOpen`` at 1; ``closed_cm2``: at rest;
-    ``share`` and ``passes`` as for the lids; ``dark_or_teeth``: how much of what the open mouth shows is dark or like
-    teeth, null where it shows nothing; ``shows``: whether that is at least half. None for a head that lacks these or
-    the control."""
+    ``share`` and ``passes`` as for the lids; ``dark_or_teeth``: how much of what the open mouth shows is dark, like
+    teeth, or at least (a tongue) not like skin, null where it shows nothing; ``shows``: whether that is at least half.
+    None for a head that lacks these or the control."""
     figures = _closing(stage, MOUTH, {"jawOpen": 1.0}, {})
     if figures is None:
         return None
@@ -44,7 +45,8 @@ def lips(stage: Stage) -> dict | None:
 
 @torch.no_grad()
 def dark_or_teeth(stage: Stage) -> float | None:
-    """Share of the pixels behind parted lips that are much darker than the skin, or nearly white."""
+    """Share of the pixels behind parted lips that are much darker than the skin, nearly white, or of another
+    colour than skin."""
     head = stage.arrays
     gaussians = stage.pose(*head.drive({"jawOpen": 1.0}))
     camera = stage.camera(0.0, SIZE).to(gaussians.means.device)
@@ -55,11 +57,14 @@ def dark_or_teeth(stage: Stage) -> float | None:
     colour = rasterise(gaussians, camera).colour.clamp(0, 1).cpu().numpy()
     skin = torch.as_tensor(head.triangles_in(("face",)), device=gaussians.means.device)
     skin = share_picture(gaussians, skin[stage.model.gaussians.triangle], camera).cpu().numpy() > 0.5
-    lightness = srgb_to_lab(np.median(colour[skin], 0))[0] if skin.any() else 100.0
+    if not skin.any():
+        return None
+    skin = srgb_to_lab(np.median(colour[skin], 0))
     seen = srgb_to_lab(colour[inside])
-    dark = seen[:, 0] < min(DARK, lightness - DARKER)
+    dark = seen[:, 0] < min(DARK, skin[0] - DARKER)
     teeth = (seen[:, 0] > LIGHT) & (np.hypot(seen[:, 1], seen[:, 2]) < WHITE)
-    return float((dark | teeth).mean())
+    other = np.linalg.norm(seen - skin, axis=1) > UNLIKE_SKIN
+    return float((dark | teeth | other).mean())
 
 
 def _closing(stage: Stage, words: tuple[str, ...], opened: dict, closed: dict) -> dict | None:

@@ -7,9 +7,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 FAR = 0.03  # metres
-_CELL = 0.012  # metres: hair and cloth have several splats in a cube of this side
-_DENSE = 3  # splats in a cell from which on it counts as a body
-_TOUCHES = 0.012  # metres from the head's vertices within which a body is attached to it
+_CELL = 0.015  # metres: hair and cloth have several splats in a cube of this side
+_DENSE = 2  # splats in a cell from which on it counts as a body
+_TOUCHES = 0.015  # metres from the head's vertices within which a body is attached to it
 _AROUND = 0.6  # metres from the head beyond which no hat reaches
 
 
@@ -20,10 +20,14 @@ def count_far(
     limit: float = FAR,
 ) -> int:
     """How many points lie farther from the mesh than ``limit``, exactly."""
-    # No point is farther from the mesh than from its nearest vertex: only the few that pass this are looked at closely
+    # No point is farther from the mesh than from its nearest vertex: only the few that pass this are looked at
     nearest, _ = cKDTree(vertices).query(points)
     corners = vertices[triangles].astype(np.float64)
-    return sum(distance_to_triangles(point, corners) > limit for point in points[nearest > limit].astype(np.float64))
+    # closely. Nor is one nearer to it than that by more than the longest edge.
+    reach = np.linalg.norm(corners - np.roll(corners, 1, 1), axis=2).max(initial=0)
+    certain = nearest > limit + reach
+    close = points[(nearest > limit) & ~certain].astype(np.float64)
+    return int(certain.sum()) + sum(distance_to_triangles(point, corners) > limit for point in close)
 
 
 def count_floaters(

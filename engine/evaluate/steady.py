@@ -13,7 +13,7 @@ from .portraits import WINDOW
 
 FRAMES, FPS, SEED = 100, 25.0, 4
 PIXEL = WINDOW / 512  # metres: a portrait 512 pixels wide
-STILL = 1e-4  # metres that a triangle's corners may move and still count as still
+STILL = 1e-6  # metres that a still triangle's corners move at most: on a small one 0.1 mm would swing long hair
 FAINT = 0.05  # opacity
 
 

@@ -14,7 +14,7 @@ from headstudio.evaluate.agreement import agreement, part_triangles
 from headstudio.evaluate.closing import lids, lips
 from headstudio.evaluate.coverage import DIRECTIONS, coverage, silhouette
 from headstudio.evaluate.evaluate import evaluate, sessions_seconds
-from headstudio.evaluate.floaters import count_far, distance_to_triangles
+from headstudio.evaluate.floaters import count_far, count_floaters, distance_to_triangles
 from headstudio.evaluate.visible import share_picture, visible_area
 from headstudio.export.pictures import Stage
 from headstudio.gaussians import Gaussians
@@ -217,6 +217,19 @@ def test_floaters_are_counted():
     far = np.array([[0, 0.3, 0], [0.2, 0, 0], [0, 0, 0.16], [0, 0, 0.2]])
     assert count_far(np.concatenate([near, far]), head.vertices, head.triangles) == 4
     assert count_far(np.zeros((0, 3)), head.vertices, head.triangles) == 0
+
+
+def test_what_is_attached_to_the_head_does_not_float():
+    head = shared_default_head()
+    rng = np.random.default_rng(0)
+    top = head.vertices[head.vertices[:, 1].argmax()]
+    hat = top + rng.uniform((-0.03, 0.0, -0.03), (0.03, 0.2, 0.03), (3000, 3))
+    loose = top + rng.uniform((-0.02, 0.38, -0.02), (0.02, 0.42, 0.02), (100, 3))
+    single = np.array([[0.3, 0.0, 0.0]])
+    shape = head.vertices, head.triangles
+    assert count_far(hat, *shape) > 1000
+    assert count_floaters(hat, *shape) == 0
+    assert count_floaters(np.concatenate([hat, loose, single]), *shape) == 101
 
 
 def test_splats_are_counted_and_faint_ones_are_no_floaters():
