@@ -52,7 +52,7 @@ class AutoencoderRun(RunSettings):
 class AutoencoderTrainer:
     """A ``learner.Trainer``."""
 
-    def __init__(self, settings: AutoencoderRun, data: ShardFolder | None):
+    def __init__(self, settings: AutoencoderRun, data: ShardFolder):
         self.settings, self.data = settings, data
         self.learner = Learner(self._build, settings)
 

@@ -1,7 +1,8 @@
 """Captions: what one picture shows, said in one of many ways.
 
-Attributes that the picture does not show are often left out, and those that it shows are sometimes left out too, so
-that short prompts are as well understood as long ones. A caption never says what is not so.
+What is unusual of a character is nearly always said; what anyone would take for granted (brown eyes, no hat, a clown's
+white face) only now and then. So a short prompt means a plain head and not just any head: the pictures that a model
+makes of it from different sides agree. A caption never says what is not so.
 """
 
 from __future__ import annotations
@@ -37,10 +38,9 @@ def caption(character: Character, mood: str, view: int, rng: np.random.Generator
 
     A thorough caption leaves nearly nothing out: from those a model learns fastest which word means what.
     """
-    told = _told(character, rng, 3.0 if thorough else 0.5 if character.role else 1.0)
-    rng.shuffle(told)
-    kept = told if thorough else told[: int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.1, 0.2, 0.25, 0.2, 0.15, 0.1]))]
-    adjectives, phrases = _adjectives(character, mood, rng), [phrase for phrase in kept if phrase]
+    phrases = _told(character, rng, 0.75 if thorough else 0.2)
+    rng.shuffle(phrases)
+    adjectives = _adjectives(character, mood, rng)
     noun = _noun(character, rng)
     form = rng.random()
     if form < 0.2:  # a list
@@ -55,13 +55,14 @@ def caption(character: Character, mood: str, view: int, rng: np.random.Generator
 def words_in_captions() -> frozenset[str]:
     """Every word that ``caption`` can write, found by writing many captions of many characters."""
     from .character import sample_character
-    from .vocabulary import words_of
+    from .vocabulary import MOODS, words_of
 
+    moods = ("", *MOODS)
     rng = np.random.default_rng(0)
     words: set[str] = set(ROLES)
     for index in range(6000):
         character = sample_character(rng)
-        mood = ("", "smiling", "angry", "sad", "surprised")[index % 5]
+        mood = moods[index % len(moods)]
         words.update(words_of(caption(character, mood, index % 3, rng)))
     return frozenset(words)
 
@@ -71,14 +72,14 @@ def _noun(c: Character, rng: np.random.Generator) -> str:
         noun = {"skull": "skull", "superhero": "superhero"}.get(c.role, c.role)
         sexed = ROLES[c.role].get("sex") is None and rng.random() < 0.3
         return f"{c.sex} {noun}" if sexed and noun != "skull" else noun
-    return c.sex if rng.random() < 0.85 else "person"
+    return c.sex if rng.random() < 0.93 else "person"
 
 
 def _adjectives(c: Character, mood: str, rng: np.random.Generator) -> list[str]:
     words = []
     if mood and rng.random() < 0.6:
         words.append(mood)
-    if c.age != "adult" and rng.random() < (0.35 if c.role else 0.7):
+    if c.age != "adult" and rng.random() < (0.35 if c.role else 0.9 if c.age == "old" else 0.6):
         words.append(c.age)
     if c.build != "average" and rng.random() < (0.15 if c.role else 0.35):
         words.append(c.build)
@@ -92,68 +93,86 @@ def _adjectives(c: Character, mood: str, rng: np.random.Generator) -> list[str]:
     return words
 
 
-def _told(c: Character, rng: np.random.Generator, eagerness: float) -> list[str]:
-    """Phrases that may follow the noun, each true; ``eagerness`` multiplies the chance of each."""
+def _by_role(c: Character, field: str) -> bool:
+    """The character's role leaves no other value for this field."""
+    return ROLES.get(c.role, {}).get(field) == getattr(c, field)
+
+
+def _told(c: Character, rng: np.random.Generator, plainly: float) -> list[str]:
+    """Phrases that may follow the noun, each true. ``plainly``: the chance of one that goes without saying."""
     out: list[str] = []
 
-    def add(phrase: str, chance: float) -> None:
-        if rng.random() < chance * eagerness:
+    def add(phrase: str, *, plain: bool, chance: float = 0.97) -> None:
+        if rng.random() < (plainly if plain else chance):
             out.append(phrase)
 
-    add(f"with {c.skin} skin", 0.75 if c.makeup not in ("clown", "skull") else 0.3)
+    add(f"with {c.skin} skin", plain=c.skin in ("pale", "fair", "tan") or _by_role(c, "skin"))
     if c.hair == "bald":
-        add(_BALD_HEADS[1], 0.5 if c.headgear == "none" else 0.0)
+        if c.headgear == "none":
+            add(_BALD_HEADS[1], plain=_by_role(c, "hair"))
     elif c.headgear != "helmet" or c.hair == "long":
-        add(_hair_phrase(c, rng), 0.85)
+        usual = (_by_role(c, "hair") or c.hair == _usual_hair(c)) and _usual_hair_colour(c)
+        add(_hair_phrase(c, rng), plain=usual)
     if c.beard != "none":
-        add(_beard_phrase(c, rng), 0.9)
+        add(_beard_phrase(c, rng), plain=_by_role(c, "beard"))
     elif c.sex == "man":
-        add(_CLEAN_SHAVEN[rng.integers(2)], 0.2)
+        add(_CLEAN_SHAVEN[rng.integers(2)], plain=True)
     if c.eyewear != "sunglasses":
-        add(f"with {c.eye_colour} eyes", 0.4)
+        add(f"with {c.eye_colour} eyes", plain=c.eye_colour == "brown" or _by_role(c, "eye_colour"), chance=0.85)
     if c.lips:
-        add(f"with {c.lips} lips", 0.7)
+        add(f"with {c.lips} lips", plain=_by_role(c, "lips"))
     if c.headgear != "none":
-        colour = f"{c.headgear_colour} " if rng.random() < 0.9 else ""
-        add(("wearing " if rng.random() < 0.4 else "with ") + _article(f"{colour}{c.headgear}"), 1.8)
+        by_role = _by_role(c, "headgear")
+        colour = f"{c.headgear_colour} " if rng.random() < (0.5 if by_role else 0.95) else ""
+        add(("wearing " if rng.random() < 0.4 else "with ") + _article(f"{colour}{c.headgear}"), plain=by_role)
+    elif rng.random() < 0.04:
+        out.append("without a hat")
     if c.eyewear != "none":
-        colour = f"{c.eyewear_colour} " if rng.random() < 0.7 else ""
+        colour = f"{c.eyewear_colour} " if rng.random() < (0.4 if c.eyewear_colour == "black" else 0.95) else ""
         thing = f"{colour}{c.eyewear}"
-        add("wearing " + (thing if c.eyewear.endswith("glasses") else _article(thing)), 1.8)
+        phrase = "wearing " + (thing if c.eyewear.endswith("glasses") else _article(thing))
+        add(phrase, plain=_by_role(c, "eyewear") and _by_role(c, "eyewear_colour"))
     elif rng.random() < 0.04:
         out.append("without glasses")
-    if c.headgear == "none" and rng.random() < 0.04:
-        out.append("without a hat")
     if c.ears == "pointed":
-        add("with pointed ears", 0.8)
+        add("with pointed ears", plain=_by_role(c, "ears"))
     if c.horns:
-        add("with horns", 0.8)
+        add("with horns", plain=_by_role(c, "horns"))
     if c.earrings:
-        add("with earrings", 0.6)
+        add("with earrings", plain=False)
     if c.freckles and not c.role:
-        add("with freckles", 0.8)
+        add("with freckles", plain=False)
     if c.red_nose:
-        add("with a red nose", 0.8)
+        add("with a red nose", plain=True)
     if c.age == "old":
-        add("with wrinkles", 0.15)
+        add("with wrinkles", plain=True, chance=0.15)
     if c.makeup == "skull":
-        add("with skull makeup", 0.4)
+        add("with skull makeup", plain=True)
     return out
 
 
+def _usual_hair(c: Character) -> str:
+    return "short" if c.sex == "man" else "long"
+
+
+def _usual_hair_colour(c: Character) -> bool:
+    usual = ("grey", "white") if c.age == "old" else ("brown", "black")
+    return c.hair_colour in usual or _by_role(c, "hair_colour")
+
+
 def _hair_phrase(c: Character, rng: np.random.Generator) -> str:
-    colour = f"{c.hair_colour} " if rng.random() < 0.9 else ""
+    colour = f"{c.hair_colour} " if rng.random() < (0.7 if _usual_hair_colour(c) else 0.97) else ""
     if c.hair in ("afro", "mohawk", "ponytail", "bun"):
         return "with " + _article(f"{colour}{c.hair}") if rng.random() < 0.8 else f"with {colour}{c.hair} hair"
     if c.hair == "buzz":
         return "with " + _article(f"{colour}buzz cut")
-    style = f"{c.hair} " if rng.random() < 0.75 else ""
+    style = f"{c.hair} " if rng.random() < (0.5 if c.hair == _usual_hair(c) else 0.9) else ""
     order = f"{style}{colour}" if rng.random() < 0.8 else f"{colour}{style}"
     return f"with {order}hair"
 
 
 def _beard_phrase(c: Character, rng: np.random.Generator) -> str:
-    colour = f"{c.beard_colour} " if rng.random() < 0.85 else ""
+    colour = f"{c.beard_colour} " if rng.random() < (0.8 if c.beard_colour == c.hair_colour else 0.97) else ""
     if c.beard in ("short", "long"):
         length = f"{c.beard} " if rng.random() < 0.6 else ""
         return "with " + _article(f"{length}{colour}beard")

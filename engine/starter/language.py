@@ -27,7 +27,7 @@ from .learner import Learner, RunSettings, add_run_arguments, deadline, run, run
 from .networks import TextSettings, build_text_encoder
 from .tokenizer import END, PADDING, START, TOKENS, build_tokenizer, token_words
 
-MOODS = ("", "smiling", "angry", "sad", "surprised")
+MOODS = ("", *vocabulary.MOODS)
 
 
 def _attributes() -> dict[str, tuple]:

@@ -24,10 +24,11 @@ from .cloud import bind_cloud, joined
 from .hair import grow_beard, grow_brows, grow_hair
 from .identity import sample_identity
 from .paint import paint_skin
+from .vocabulary import MOODS
 from .worn import make_extras, make_eyewear, make_headgear
 
 PICTURE = 128
-MOODS = {"smiling": ("smile", "laugh"), "angry": ("anger",), "sad": ("sadness",), "surprised": ("surprise",)}
+HALF_PICTURE = (0.97, 1.18)  # half the side of what is seen at the head's distance, in the head's units
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,17 @@ class Studio:
             neck = joints[1].copy()
             expression, joints = face, jaw
             joints[1] += neck
-        elif rng.random() < 0.12:  # at rest
+        elif rng.random() < 0.3:  # at rest
             expression, joints = np.zeros_like(expression), np.zeros_like(joints)
         return torch.from_numpy(expression), torch.from_numpy(joints)
 
     def _camera(self, rng: np.random.Generator) -> tuple[Camera, Tensor]:
-        # Half of the pictures from the front third: that is where faces are learnt
-        azimuth = rng.uniform(-60, 60) if rng.random() < 0.5 else rng.uniform(-180, 180)
-        distance, fov = rng.uniform(1.6, 2.7), rng.uniform(40, 60)
-        if distance * np.tan(np.radians(fov) / 2) < 0.95:  # hats would be cut off
-            distance = 0.95 / np.tan(np.radians(fov) / 2)
-        camera = orbit([azimuth], [rng.uniform(-30, 30)], [distance * self.arrays.unit], [fov], PICTURE,
+        # A good part from before the face: that is where there is most to learn. Heads fill the picture as they do in
+        # the draft preset's cameras: where and how large a head is need not be learnt as well.
+        azimuth = rng.uniform(-60, 60) if rng.random() < 0.4 else rng.uniform(-180, 180)
+        fov = rng.uniform(44, 52)
+        distance = rng.uniform(*HALF_PICTURE) / np.tan(np.radians(fov) / 2)
+        camera = orbit([azimuth], [rng.triangular(-32, 4, 32)], [distance * self.arrays.unit], [fov], PICTURE,
                        torch.as_tensor(self.arrays.centre, dtype=torch.float32))  # fmt: skip
         return camera, torch.tensor([azimuth])
 

@@ -27,7 +27,7 @@ class Shard:
     conditions: np.ndarray  # [K, S, S, 3] uint8: landmark maps
     strengths: np.ndarray  # [K] float32 in 0..1: how far the ControlNet may be trusted with the view
     characters: np.ndarray  # [K] str: ``Character.to_json``
-    moods: np.ndarray  # [K] str: a key of ``scene.MOODS`` or ""
+    moods: np.ndarray  # [K] str: a key of ``vocabulary.MOODS`` or ""
     views: np.ndarray  # [K] int64: row of ``VIEW_SUFFIXES``
 
     def __post_init__(self) -> None:

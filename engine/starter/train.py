@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -61,6 +62,9 @@ class DenoiserTrainer:
         self.settings, self.data, self.vae, self.text_encoder = settings, data, vae, text_encoder
         self.tokenizer = build_tokenizer()
         self.learner = Learner(lambda: build_denoiser(settings.networks, settings.seed), settings)
+        for network in self.learner.networks.values():
+            # For so few tokens the plain product of matrices is a tenth of a step faster than torch's fused attention
+            network.set_attn_processor(AttnProcessor())
         self.alphas = noise_scheduler().alphas_cumprod  # [1000]
         self.image_size = settings.networks.size * 2 ** (len(vae.config.encoder_block_out_channels) - 1)
 

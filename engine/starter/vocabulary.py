@@ -113,6 +113,14 @@ HEADGEAR = (
 )
 EYEWEAR = ("none", "glasses", "sunglasses", "eyepatch", "mask")
 
+# Moods, each with the expression presets that show it
+MOODS: dict[str, tuple[str, ...]] = {
+    "smiling": ("smile", "laugh"),
+    "angry": ("anger",),
+    "sad": ("sadness",),
+    "surprised": ("surprise",),
+}
+
 # What spoils a picture, by the way in which it is spoilt (``degrade.py``): the words of negative prompts
 NEGATIVE_WORDS: dict[str, tuple[str, ...]] = {
     "blur": ("blurry", "out of focus", "blurry, out of focus"),

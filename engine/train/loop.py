@@ -24,8 +24,9 @@ from ..heads.arrays import HeadArrays
 from ..heads.head import Head
 from ..rasterise import rasterise
 from .checkpoint import clear_checkpoints, load_checkpoint, save_checkpoint
+from .photometric_metrics import likeness_loss
 from .progress import Clock, Progress, Reporter, SilentReporter
-from .repaint import Rounds, likeness_loss
+from .repaint import Rounds
 from .scenes import Scene, SceneSampler
 from .settings import TrainSettings
 from .state import Request, State, random_numbers

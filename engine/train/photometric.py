@@ -21,7 +21,7 @@ from ..avatar.rigged import RiggedGaussians
 from ..camera import Camera
 from ..heads.head import Head
 from ..rasterise.rasterise import rasterise
-from .photometric_metrics import ssim
+from .photometric_metrics import likeness_loss
 
 _VIEW_DEPENDENT_RATE = 0.05  # of the constant colour's learning rate, as in 3D Gaussian splatting
 
@@ -136,9 +136,7 @@ def fit(
             for frames, view, shift in zip(posed, chosen, shifts, strict=True)
         ]
         pictures = torch.stack([render.colour for render in renders])
-        loss = (1 - settings.dssim) * (pictures - images[chosen]).abs().mean()
-        if settings.dssim:
-            loss = loss + settings.dssim * (1 - ssim(pictures, images[chosen]).mean())
+        loss = likeness_loss(pictures, images[chosen], settings.dssim)
         position, scale = regularisation(gaussians, posed[0])
         (loss + settings.position_weight * position + settings.scale_weight * scale).backward()
         if not loss.isfinite():

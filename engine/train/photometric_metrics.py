@@ -1,4 +1,4 @@
-"""How alike two pictures are: PSNR, and SSIM as a differentiable loss."""
+"""How alike two pictures are: PSNR, SSIM, and the differentiable loss that a fit minimises."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def psnr(picture: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
     mask = torch.ones_like(error) if mask is None else mask.to(error)
     mean = (error * mask).sum((-2, -1)) / mask.sum((-2, -1))
     return -10 * mean.log10()
+
+
+def likeness_loss(
+    picture: Tensor,  # [B, H, W, 3]
+    truth: Tensor,  # [B, H, W, 3] in 0..1
+    dssim: float,  # share of 1 - SSIM, the rest is the mean absolute difference
+) -> Tensor:
+    """Photometric loss: a scalar, 0 for equal pictures."""
+    loss = (1 - dssim) * (picture - truth).abs().mean()
+    return loss + dssim * (1 - ssim(picture, truth).mean()) if dssim else loss
 
 
 def ssim(picture: Tensor, truth: Tensor) -> Tensor:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..avatar.binding import bind, triangle_frames
 from ..condition.picture import condition_image
 from ..guidance.denoise import denoise
 from ..guidance.prior import Prior
 from ..rasterise import rasterise
-from .photometric_metrics import ssim
 from .scenes import Scene, SceneSampler
 from .settings import TrainSettings
 from .state import State, random_numbers
@@ -83,8 +81,7 @@ def paint(
     painted = []
     for scene in scenes:
         vertices = head(scene.expression[None], scene.joints[None], state.identity[None])[0]  # [N, 3]
-        frames = triangle_frames(vertices, head.triangles)
-        posed = bind(frames, state.gaussians.triangle, **state.gaussians.parameters())
+        posed = state.gaussians.pose(vertices, head.triangles)
         pictures = rasterise(posed, scene.camera, background=scene.background).colour
         condition, facing = condition_image(
             head.arrays, vertices.expand(settings.views, -1, -1), scene.camera, prior.condition_size
@@ -105,13 +102,3 @@ def paint(
         )
         painted.append((prior.decode(clean) * 255).round().byte().cpu())
     return torch.stack(painted)
-
-
-def likeness_loss(
-    colour: Tensor,  # [V, S, S, 3] renders
-    painted: Tensor,  # [V, S, S, 3] in 0..1
-    dssim: float,  # share of 1 - SSIM, the rest is the mean absolute difference
-) -> Tensor:
-    """Photometric loss between renders and painted pictures."""
-    error = (colour - painted).abs().mean()
-    return (1 - dssim) * error + dssim * (1 - ssim(colour, painted).mean())

@@ -247,7 +247,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
             densify_limit=20_000,
             prune_at=(0.6, 0.8),
             prune_opacity=0.02,
-            cameras=CameraRanges(distance=(2.3, 2.7), fov_y=(45.0, 55.0), focus=1.4),
+            cameras=CameraRanges(distance=(2.3, 2.5), fov_y=(46.0, 50.0), focus=1.4),
             snapshot_every=50,
             checkpoint_every=50,
         ),

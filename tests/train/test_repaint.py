@@ -9,7 +9,8 @@ from headstudio.avatar.file import save_avatar
 from headstudio.errors import UserError
 from headstudio.train import repaint
 from headstudio.train.loop import TrainingStopped, train
-from headstudio.train.repaint import likeness_loss, noise_level, round_begin, round_of
+from headstudio.train.photometric_metrics import likeness_loss
+from headstudio.train.repaint import noise_level, round_begin, round_of
 from headstudio.train.settings import TrainSettings
 from support.training import SIX_STEPS, Notes
 
