@@ -91,9 +91,9 @@ def _augmented(
 def background_colour(rng: np.random.Generator) -> np.ndarray:  # [3] in 0..1
     """Often a mid grey, from which nothing but the head has to be guessed; else any colour, or black, white, a grey."""
     kind = rng.random()
-    if kind < 0.7:
+    if kind < 0.85:
         return np.full(3, rng.uniform(0.45, 0.6), np.float32)
-    if kind < 0.8:
+    if kind < 0.91:
         return np.full(3, rng.choice([0.0, 1.0, rng.random()]), np.float32)
     return rng.random(3).astype(np.float32)
 
