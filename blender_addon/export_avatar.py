@@ -7,7 +7,6 @@ landmarks, regions and controls). What was sculpted on the rig stays in Blender.
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,31 +15,13 @@ import bpy
 import numpy as np
 from bpy_extras.io_utils import ExportHelper
 
-from ..engine.avatar.file import Avatar, pack_avatar, save_avatar, unpack_avatar
-from ..engine.avatar.splats import SplatArrays
+from ..engine.avatar.file import Avatar, save_avatar, unpack_avatar
 from ..engine.errors import UserError
 from .expressions import avatar_mesh
 from .splat_data import load_splats
 
 ENDING = ".avatar.npz"
 KEPT = "headstudio_avatar"  # custom property of the splats' data-block
-NO_SPLATS = SplatArrays(
-    triangle=np.zeros(0, np.int32),
-    offset=np.zeros((0, 3), np.float32),
-    scale=np.zeros((0, 3), np.float32),
-    rotation=np.zeros((0, 4), np.float32),
-    sh=np.zeros((0, 1, 3), np.float32),
-    opacity=np.zeros(0, np.float32),
-)
-
-
-def keep_avatar(splats: bpy.types.Mesh, avatar: Avatar) -> None:
-    """Note on the splats' data-block all of the avatar that is not splats."""
-    archive = io.BytesIO()
-    # Not deflated: that would take longer than all the rest of an import
-    np.savez(archive, **pack_avatar(replace(avatar, splats=NO_SPLATS)))
-    splats[KEPT] = archive.getvalue()
-    splats["provenance"] = json.dumps(avatar.provenance)  # for people to read
 
 
 def kept_avatar(splats: bpy.types.Mesh) -> Avatar:

@@ -10,7 +10,8 @@ from mathutils import Matrix
 from ..engine.errors import UserError
 from ..engine.heads.expressions import MIRRORED, mirrored
 from . import keying, user_presets
-from .rig import CORRECTIVE_PREFIX, DRIVE_SUFFIX
+from .rig import DRIVE_SUFFIX
+from .rig_arrays import CORRECTIVE_PREFIX
 
 # First match wins
 GROUPS = (

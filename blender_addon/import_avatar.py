@@ -10,21 +10,31 @@ from bpy_extras.io_utils import ImportHelper
 
 from ..engine.avatar.file import Avatar, load_avatar
 from ..engine.errors import UserError
-from .export_avatar import ENDING, keep_avatar
-from .rig import Rig, build_rig
+from .avatar_parts import AvatarParts, avatar_parts
+from .export_avatar import ENDING, KEPT
+from .rig import Rig, all_or_nothing, build_rig
 from .splat_data import bind_splats, store_splats
 
 
 def import_avatar(avatar: Avatar, name: str, parent: bpy.types.Collection) -> Rig:
     """Build the rig under ``parent`` and put the splats, with their provenance, into the .blend."""
-    rig = build_rig(avatar.head, name, parent)
-    splats = store_splats(avatar.splats, name)
-    keep_avatar(splats, avatar)
-    splats["licence"] = avatar.head.licence
-    bind_splats(rig.mesh.data, splats)
-    # The splats are what one wants to see; the mesh stays there to be selected and keyed, and casts shadows
-    rig.mesh.display_type = "BOUNDS"
-    rig.mesh.visible_camera = False
+    return add_avatar(avatar_parts(avatar), name, parent)
+
+
+def add_avatar(parts: AvatarParts, name: str, parent: bpy.types.Collection) -> Rig:
+    """The part of :func:`import_avatar` that only Blender's main thread may do. All of it happens, or nothing."""
+    with all_or_nothing() as made:
+        splats = store_splats(parts.splats, name)
+        made.append(splats)
+        splats[KEPT] = parts.kept
+        splats["provenance"] = parts.provenance  # for people to read
+        splats["licence"] = parts.rig.head.licence
+        rig = build_rig(parts.rig, name, parent)
+        made += [rig.collection, rig.mesh.data, rig.mesh, rig.armature.data, rig.armature]
+        bind_splats(rig.mesh.data, splats)
+        # The splats are what one wants to see; the mesh stays there to be selected and keyed, and casts shadows
+        rig.mesh.display_type = "BOUNDS"
+        rig.mesh.visible_camera = False
     return rig
 
 

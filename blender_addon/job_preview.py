@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import bpy
-import numpy as np
 
 from ..engine.avatar.file import Avatar
-from .rig import to_blender
+from .rig import head_mesh
+from .rig_arrays import to_blender
 from .splat_data import bind_splats, store_splats
 
 JOB_PROPERTY = "headstudio_job"  # on the preview's object: the job's folder
@@ -21,24 +21,17 @@ JOB_PROPERTY = "headstudio_job"  # on the preview's object: the job's folder
 def show_preview(folder: Path, name: str, avatar: Avatar, scene: bpy.types.Scene) -> bpy.types.Object:
     """Put the avatar in the place of the job's snapshot before, or link a new object into ``scene``."""
     shown = find_preview(folder)
-    vertices, triangles = to_blender(avatar.head.vertices), avatar.head.triangles
-    if shown is None or len(shown.data.vertices) != len(vertices):
+    points = to_blender(avatar.head.vertices).ravel()
+    if shown is None or 3 * len(shown.data.vertices) != len(points):
         remove_preview(folder)
-        data = bpy.data.meshes.new(f"{name} preview")
-        data.vertices.add(len(vertices))
-        data.loops.add(3 * len(triangles))
-        data.loops.foreach_set("vertex_index", triangles.ravel())
-        data.polygons.add(len(triangles))
-        data.polygons.foreach_set("loop_start", np.arange(0, 3 * len(triangles), 3, dtype=np.int32))
-        data.vertices.foreach_set("co", vertices.ravel())
-        data.update(calc_edges=True)
+        data = head_mesh(points, avatar.head.triangles.ravel(), f"{name} preview")
         shown = bpy.data.objects.new(f"{name} preview", data)
         shown[JOB_PROPERTY] = str(folder)
         shown.display_type = "BOUNDS"  # its splats are what one wants to see
         shown.hide_select = True  # nothing that is done to it would last
         scene.collection.objects.link(shown)
     else:
-        shown.data.vertices.foreach_set("co", vertices.ravel())
+        shown.data.attributes["position"].data.foreach_set("vector", points)
         shown.data.update()
     before, splats = shown.data.headstudio.splats, store_splats(avatar.splats, f"{name} preview")
     if before is None:

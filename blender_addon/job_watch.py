@@ -18,6 +18,7 @@ from pathlib import Path
 from ..engine.avatar.file import Avatar, load_avatar
 from ..engine.errors import UserError
 from ..engine.job import DONE
+from .avatar_parts import AvatarParts, avatar_parts, storable
 from .engine_process import start_worker
 from .job_queue import REMOVED, JobQueue, Ownership
 from .job_reader import AT_WORK, BROKEN, DELETED, WAITING, Entry, JobReader, broken
@@ -27,12 +28,12 @@ BUSY, IDLE = 0.2, 1.0  # seconds between two looks while a job is at work, and o
 
 @dataclass(frozen=True)
 class Loaded:
-    """An avatar that has been read from a job's folder."""
+    """An avatar that has been read from a job's folder: the finished one, or else a snapshot."""
 
     folder: Path
     name: str  # of the avatar
-    avatar: Avatar
-    done: bool  # the finished one; otherwise a snapshot
+    finished: AvatarParts | None = None
+    snapshot: Avatar | None = None
 
 
 class JobWatch:
@@ -120,6 +121,13 @@ class JobWatch:
         """It could not be used yet: keep it for later, unless a newer one has come."""
         with self._lock:
             self._loaded.setdefault(loaded.folder, loaded)
+
+    def refuse(self, loaded: Loaded, why: str) -> None:
+        """Load this job's avatar no more, and say why where the job stands in the list."""
+        with self._lock:
+            self._wanted.pop(loaded.folder, None)
+            self._unreadable[loaded.folder] = why
+        self.wake()
 
     @property
     def at_work(self) -> Entry | None:
@@ -226,8 +234,14 @@ class JobWatch:
             return
         job = self._readers[entry.folder].job
         path = job.avatar_path if done else job.preview_folder / "snapshot.avatar.npz"
+        name = job.request.name
         try:
             avatar = load_avatar(path)
+            loaded = (
+                Loaded(entry.folder, name, finished=avatar_parts(avatar))
+                if done
+                else Loaded(entry.folder, name, snapshot=replace(avatar, splats=storable(avatar.splats)))
+            )
         except UserError as error:
             with self._lock:
                 self._wanted.pop(entry.folder, None)
@@ -240,7 +254,7 @@ class JobWatch:
                 del self._wanted[entry.folder]
             else:
                 self._wanted[entry.folder] = entry.snapshot
-            self._loaded[entry.folder] = Loaded(entry.folder, job.request.name, avatar, done)
+            self._loaded[entry.folder] = loaded
 
     def _clean_up(self) -> None:
         for folder in self.queue.folder.glob(f"{REMOVED}*"):

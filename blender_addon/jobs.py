@@ -13,7 +13,7 @@ import bpy
 
 from ..engine.job import JobRequest
 from .engine_process import find_engine
-from .import_avatar import import_avatar, make_active
+from .import_avatar import add_avatar, make_active
 from .job_preview import jobs_with_preview, remove_preview, show_preview
 from .job_reader import WAITING, Entry
 from .job_watch import JobWatch, Loaded
@@ -208,8 +208,13 @@ def step(context: bpy.types.Context) -> None:
     loaded = watch.fetch()
     if loaded is None:
         _state.held = ""
-    elif not _take_in(context, loaded):
-        watch.put_back(loaded)
+    else:
+        try:
+            if not _take_in(context, loaded):
+                watch.put_back(loaded)
+        except Exception as error:  # it would fail again in every round
+            traceback.print_exc()
+            watch.refuse(loaded, f"The avatar cannot be brought into the scene: {error}. See the system console.")
     shown = (watch.entries, notice(), is_stopped())
     if shown != _state.drawn:
         _state.drawn = shown
@@ -228,13 +233,13 @@ def _take_in(context: bpy.types.Context, loaded: Loaded) -> bool:
     _state.held = _obstacle(loaded, scene, window if windows else None, bool(windows))
     if _state.held:
         return False
-    if not loaded.done:
+    if loaded.finished is None:
         if scene.headstudio.live_preview:
-            show_preview(loaded.folder, loaded.name, loaded.avatar, scene)
+            show_preview(loaded.folder, loaded.name, loaded.snapshot, scene)
         return True
     with _seen_from(context, window):
+        rig = add_avatar(loaded.finished, loaded.name, scene.collection)
         remove_preview(loaded.folder)
-        rig = import_avatar(loaded.avatar, loaded.name, scene.collection)
         if not context.view_layer.objects.selected:  # otherwise the artist is at work on something else
             make_active(rig.mesh, context.view_layer)
         bpy.ops.ed.undo_push(message="HeadStudio: Generate")
@@ -246,7 +251,7 @@ def _obstacle(loaded: Loaded, scene: bpy.types.Scene, window: bpy.types.Window |
     """Why an avatar cannot come in at this moment, as a sentence; nothing if it can."""
     if bpy.app.is_job_running("RENDER"):
         return f"{loaded.name} comes in when the render is done."
-    if not loaded.done:
+    if loaded.finished is None:
         return ""
     if windowed and window is None:
         return f"{loaded.name} is done; it comes in when the scene {scene.name} is shown."

@@ -6,21 +6,18 @@ Blender's world has z up and a character faces -y; the engine's has y up and fac
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import bpy
 import numpy as np
 
 from ..engine.heads.arrays import HeadArrays
-
-# Engine axes (columns) in Blender's: (x, y, z) -> (x, -z, y)
-ENGINE_TO_BLENDER = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+from .rig_arrays import ENGINE_TO_BLENDER, RigArrays, ShapeKey
 
 DRIVE_SUFFIX = "_expression"  # the hidden bone that carries what sliders such as jawOpen add to a joint
-CORRECTIVE_PREFIX = "pose "
-CHIN = 152  # MediaPipe's landmark at the tip of the chin
 SMALLEST_TURN = 1e-6  # radians at a slider's full value that are worth a term
 # A driver's expression has at most 255 characters: sliders that fit into a rotation's length, and into a sum
 MOST_DIRECT, MOST_SUMMED = 6, 16
@@ -35,73 +32,92 @@ class Rig:
     armature: bpy.types.Object
 
 
-def to_blender(points: np.ndarray) -> np.ndarray:
-    """Engine coordinates [..., 3] to Blender's, metres."""
-    return points @ ENGINE_TO_BLENDER.T.astype(points.dtype)
+def build_rig(arrays: RigArrays, name: str, parent: bpy.types.Collection) -> Rig:
+    """Make the rig in a new collection under ``parent``. Mode, active object and selection stay as they are.
 
-
-def build_rig(head: HeadArrays, name: str, parent: bpy.types.Collection) -> Rig:
-    """Make the rig in a new collection under ``parent``. Mode, active object and selection stay as they are."""
-    collection = bpy.data.collections.new(name)
-    parent.children.link(collection)
-    armature = _armature_object(head, name, collection)
-    mesh = _mesh_object(head, name, collection)
-    _skin(head, mesh, armature)
-    _drive_joints(head, mesh, armature)
-    _drive_correctives(head, mesh, armature)
+    If that fails, whatever the reason, nothing of it stays in the file.
+    """
+    with all_or_nothing() as made:
+        collection = bpy.data.collections.new(name)
+        made.append(collection)
+        armature = bpy.data.objects.new(f"{name} rig", bpy.data.armatures.new(f"{name} rig"))
+        made += [armature.data, armature]
+        _make_armature(arrays, armature)
+        data = head_mesh(arrays.points, arrays.corner_vertex, name)
+        made.append(data)
+        mesh = bpy.data.objects.new(name, data)
+        made.append(mesh)
+        data.uv_layers.new(name="UVMap").uv.foreach_set("vector", arrays.uv)
+        mesh.shape_key_add(name="Basis", from_mix=False).value = 0.0  # Blender 5 creates keys at 1
+        for key in arrays.keys:
+            _add_key(mesh, key)
+        _skin(arrays, mesh, armature)
+        _drive_joints(arrays.head, mesh, armature)
+        _drive_correctives(arrays, mesh, armature)
+        # Not before: every change to what a scene shows is a change to all that depends on it
+        collection.objects.link(armature)
+        collection.objects.link(mesh)
+        parent.children.link(collection)
     return Rig(collection, mesh, armature)
 
 
-def _mesh_object(head: HeadArrays, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
+@contextlib.contextmanager
+def all_or_nothing() -> Iterator[list[bpy.types.ID]]:
+    """What is appended to the list leaves the file again if the block raises."""
+    made: list[bpy.types.ID] = []
+    try:
+        yield made
+    except BaseException:
+        bpy.data.batch_remove(made)
+        raise
+
+
+def head_mesh(
+    points: np.ndarray,  # [3 N] float32 metres, Blender's axes
+    corner_vertex: np.ndarray,  # [3 M] int32
+    name: str,
+) -> bpy.types.Mesh:
+    """A head's smooth triangles as a new data-block, its faces in the head's order.
+
+    By attributes: ``foreach_set`` of vertices, loops and keys' data converts each element, thirty times slower.
+    """
     data = bpy.data.meshes.new(name)
-    count = len(head.triangles)
-    data.vertices.add(len(head.vertices))
-    data.vertices.foreach_set("co", to_blender(head.vertices).ravel())
-    data.loops.add(3 * count)
-    data.loops.foreach_set("vertex_index", head.triangles.ravel())
-    data.polygons.add(count)
-    data.polygons.foreach_set("loop_start", np.arange(0, 3 * count, 3, dtype=np.int32))
+    data.vertices.add(len(points) // 3)
+    data.attributes["position"].data.foreach_set("vector", points)
+    data.loops.add(len(corner_vertex))
+    data.attributes[".corner_vert"].data.foreach_set("value", corner_vertex)
+    data.polygons.add(len(corner_vertex) // 3)
+    data.polygons.foreach_set("loop_start", np.arange(0, len(corner_vertex), 3, dtype=np.int32))
     data.update(calc_edges=True)
-    data.uv_layers.new(name="UVMap").data.foreach_set("uv", head.uv[head.uv_triangles].astype(np.float32).ravel())
-    data.polygons.foreach_set("use_smooth", np.ones(count, dtype=bool))
-    mesh = bpy.data.objects.new(name, data)
-    collection.objects.link(mesh)
-
-    mesh.shape_key_add(name="Basis", from_mix=False).value = 0.0  # Blender 5 creates keys at 1
-    # The named sliders come first: ARKit's 52 on every head. Components that are none (FLAME's) have no natural end.
-    for key_name, mix in zip(head.controls.names, head.controls.to_expression, strict=True):
-        _add_key(mesh, head, key_name, np.tensordot(mix, head.expression, 1), 0.0)
-    for key_name, delta in zip(head.expression_names, head.expression, strict=True):
-        if key_name not in head.controls.names:
-            _add_key(mesh, head, key_name, delta, -1.0)
-    return mesh
+    data.shade_smooth()
+    return data
 
 
-def _add_key(mesh: bpy.types.Object, head: HeadArrays, name: str, delta: np.ndarray, lowest: float):
-    key = mesh.shape_key_add(name=name, from_mix=False)
-    key.slider_min, key.slider_max = lowest, 1.0
-    key.value = 0.0
-    key.data.foreach_set("co", to_blender(head.vertices + delta).ravel())
-    return key
+def _add_key(mesh: bpy.types.Object, key: ShapeKey) -> bpy.types.ShapeKey:
+    added = mesh.shape_key_add(name=key.name, from_mix=False)
+    added.slider_min, added.slider_max = key.lowest, 1.0
+    added.value = 0.0
+    added.points.foreach_set("co", key.points)
+    return added
 
 
-def _armature_object(head: HeadArrays, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
+def _make_armature(arrays: RigArrays, armature: bpy.types.Object) -> None:
     """Bones at the joints, each with its x axis to the subject's left: turning by +x nods, opens the jaw, looks down.
 
     Edit mode is the only way to make bones. It is entered in a scene of its own, so that whatever mode the artist is
     in stays as it is.
     """
-    armature = bpy.data.objects.new(f"{name} rig", bpy.data.armatures.new(f"{name} rig"))
     workshop = bpy.data.scenes.new("HeadStudio")
-    workshop.collection.objects.link(armature)
-    layer = workshop.view_layers[0]
-    layer.objects.active = armature
-    with bpy.context.temp_override(scene=workshop, view_layer=layer, object=armature, active_object=armature):
-        bpy.ops.object.mode_set(mode="EDIT")
-        _make_bones(head, armature.data.edit_bones)
-        bpy.ops.object.mode_set(mode="OBJECT")
-    collection.objects.link(armature)
-    bpy.data.scenes.remove(workshop)
+    try:
+        workshop.collection.objects.link(armature)
+        layer = workshop.view_layers[0]
+        layer.objects.active = armature
+        with bpy.context.temp_override(scene=workshop, view_layer=layer, object=armature, active_object=armature):
+            bpy.ops.object.mode_set(mode="EDIT")
+            _make_bones(arrays, armature.data.edit_bones)
+            bpy.ops.object.mode_set(mode="OBJECT")
+    finally:
+        bpy.data.scenes.remove(workshop)
     hidden = armature.data.collections.new("Driven by expressions")
     hidden.is_visible = False
     for bone in armature.data.bones:
@@ -113,67 +129,30 @@ def _armature_object(head: HeadArrays, name: str, collection: bpy.types.Collecti
         if bone.name.endswith(DRIVE_SUFFIX):
             bone.lock_rotation = (True,) * 3
     armature.show_in_front = True
-    return armature
 
 
-def _make_bones(head: HeadArrays, bones: bpy.types.ArmatureEditBones) -> None:
-    centres = to_blender(head.joint_regressor @ head.vertices)
-    tips = _bone_tips(head, centres)
-    for index, joint in enumerate(head.joint_names):
+def _make_bones(arrays: RigArrays, bones: bpy.types.ArmatureEditBones) -> None:
+    head = arrays.head
+    for index, (joint, start, tip) in enumerate(zip(head.joint_names, arrays.joints, arrays.tips, strict=True)):
         for suffix in ("", DRIVE_SUFFIX) if _is_driven(head, index) else ("",):
             bone = bones.new(joint + suffix)
-            bone.head, bone.tail = centres[index], tips[index]
-            bone.align_roll(np.cross([1.0, 0.0, 0.0], tips[index] - centres[index]))
+            bone.head, bone.tail = start, tip
+            bone.align_roll(np.cross([1.0, 0.0, 0.0], tip - start))
             parent = head.parents[index]
             if parent >= 0:
                 bone.parent = bones[head.joint_names[parent]]
             bone.use_deform = not suffix
 
 
-def _bone_tips(head: HeadArrays, centres: np.ndarray) -> np.ndarray:
-    """Where an animator expects the tips [J, 3]: the neck's in the skull, the jaw's in the chin, an eye's in its gaze.
-
-    All lie in front of or above their joints in the joint's own sagittal plane, which keeps the axes square.
-    """
-    size = float(np.ptp(head.vertices, axis=0).max())
-    forward, up = np.array([0.0, -1.0, 0.0]), np.array([0.0, 0.0, 1.0])
-    tips = centres + 0.12 * size * up
-    eyes = [index for index, joint in enumerate(head.joint_names) if joint.startswith("eye")]
-    tips[eyes] = centres[eyes] + 0.12 * size * forward
-    for index, joint in enumerate(head.joint_names):
-        if joint == "neck":
-            eye_level = centres[eyes, 2].mean() if eyes else centres[index, 2] + 0.4 * size
-            tips[index, 2] = max(eye_level, centres[index, 2] + 0.1 * size)
-        elif joint == "jaw":
-            chin = _landmark(head, CHIN)
-            tips[index] = centres[index] + 0.3 * size * (0.85 * forward - 0.5 * up) if chin is None else chin
-            tips[index, 0] = centres[index, 0]
-    return tips
-
-
-def _landmark(head: HeadArrays, number: int) -> np.ndarray | None:
-    """A MediaPipe landmark [3] on the rest shape in Blender's axes, if the head has it."""
-    rows = np.flatnonzero(head.landmarks.indices == number)
-    if not len(rows):
-        return None
-    corners = head.vertices[head.triangles[head.landmarks.triangles[rows[0]]]]
-    return to_blender(head.landmarks.barycentric[rows[0]] @ corners)
-
-
 def _is_driven(head: HeadArrays, joint: int) -> bool:
     return bool(np.abs(head.controls.to_joints[:, joint]).max() > SMALLEST_TURN)
 
 
-def _skin(head: HeadArrays, mesh: bpy.types.Object, armature: bpy.types.Object) -> None:
-    for index, joint in enumerate(head.joint_names):
+def _skin(arrays: RigArrays, mesh: bpy.types.Object, armature: bpy.types.Object) -> None:
+    for joint, shares in zip(arrays.head.joint_names, arrays.weights, strict=True):
         group = mesh.vertex_groups.new(name=joint)
-        weights = head.skin_weights[:, index]
-        # One call per distinct weight: most vertices share 0 or 1
-        used = np.flatnonzero(weights)
-        values, place = np.unique(weights[used], return_inverse=True)
-        order = np.argsort(place, kind="stable")
-        for value, rows in zip(values, np.split(used[order], np.cumsum(np.bincount(place))[:-1]), strict=True):
-            group.add(rows.tolist(), float(value), "REPLACE")
+        for vertices, weight in shares:
+            group.add(vertices, weight, "REPLACE")
     mesh.parent = armature
     modifier = mesh.modifiers.new("Armature", "ARMATURE")
     modifier.object = armature
@@ -257,29 +236,25 @@ def _weighted(names: Iterable[str], weights: Iterable[float]) -> str:
     return "".join(terms) or "0"
 
 
-def _drive_correctives(head: HeadArrays, mesh: bpy.types.Object, armature: bpy.types.Object) -> None:
-    """Pose correctives (FLAME's posedirs: linear in R - I of each joint) as shape keys driven by the bones."""
-    for joint in range(1, len(head.joint_names)):
-        bone = armature.data.bones[head.joint_names[joint]]
+def _drive_correctives(arrays: RigArrays, mesh: bpy.types.Object, armature: bpy.types.Object) -> None:
+    """Let bones drive the shape keys of the pose correctives."""
+    for (joint, entry), corrective in arrays.correctives.items():
+        bone = armature.data.bones[arrays.head.joint_names[joint]]
         # R in engine axes is  to_bone^T  R(bone's local rotation)  to_bone
         to_bone = np.array(bone.matrix_local.to_3x3()).T @ ENGINE_TO_BLENDER
-        for entry in range(9):
-            delta = head.pose_correctives[9 * (joint - 1) + entry]
-            if np.abs(delta).max() < 1e-7:
-                continue
-            row, column = divmod(entry, 3)
-            key = _add_key(mesh, head, f"{CORRECTIVE_PREFIX}{bone.name} {row}{column}", delta, -2.0)
-            form = _rotation_form(to_bone[:, row], to_bone[:, column]) - np.eye(4) * (row == column)
-            driver = key.driver_add("value").driver
-            driver.expression = _quadratic(form)
-            for letter, channel in zip("wxyz", ("ROT_W", "ROT_X", "ROT_Y", "ROT_Z"), strict=True):
-                variable = driver.variables.new()
-                variable.name, variable.type = letter, "TRANSFORMS"
-                target = variable.targets[0]
-                target.id, target.bone_target = armature, bone.name
-                # Local space holds the constraints' part too, so a driven jaw is corrected like a keyed one
-                target.transform_type, target.transform_space = channel, "LOCAL_SPACE"
-                target.rotation_mode = "QUATERNION"
+        row, column = divmod(entry, 3)
+        key = _add_key(mesh, corrective)
+        form = _rotation_form(to_bone[:, row], to_bone[:, column]) - np.eye(4) * (row == column)
+        driver = key.driver_add("value").driver
+        driver.expression = _quadratic(form)
+        for letter, channel in zip("wxyz", ("ROT_W", "ROT_X", "ROT_Y", "ROT_Z"), strict=True):
+            variable = driver.variables.new()
+            variable.name, variable.type = letter, "TRANSFORMS"
+            target = variable.targets[0]
+            target.id, target.bone_target = armature, bone.name
+            # Local space holds the constraints' part too, so a driven jaw is corrected like a keyed one
+            target.transform_type, target.transform_space = channel, "LOCAL_SPACE"
+            target.rotation_mode = "QUATERNION"
 
 
 def _rotation_form(left: np.ndarray, right: np.ndarray) -> np.ndarray:

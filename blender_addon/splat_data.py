@@ -25,7 +25,7 @@ def store_splats(splats: SplatArrays, name: str) -> bpy.types.Mesh:
     """A new data-block that holds ``splats``; its points show where they lie in their triangles' frames."""
     data = bpy.data.meshes.new(f"{name} splats")
     data.vertices.add(len(splats))
-    data.vertices.foreach_set("co", splats.offset.astype(np.float32).ravel())
+    _set(data.attributes["position"].data, "vector", splats.offset)
     _write(data, "triangle", "INT", "value", splats.triangle.astype(np.int32))
     _write(data, "scale", "FLOAT_VECTOR", "vector", splats.scale)
     _write(data, "rotation", "QUATERNION", "value", splats.rotation)
@@ -44,13 +44,11 @@ def bind_splats(mesh: bpy.types.Mesh, splats: bpy.types.Mesh) -> None:
 def load_splats(data: bpy.types.Mesh) -> SplatArrays:
     """The inverse of :func:`store_splats`. A data-block that holds no splats raises ``ValueError``."""
     count = len(data.vertices)
-    offset = np.empty(3 * count, np.float32)
-    data.vertices.foreach_get("co", offset)
     degree = sum(1 for attribute in data.attributes if attribute.name.startswith(SH_PREFIX))
     coefficients = [_read(data, f"{SH_PREFIX}{k}", "vector", 3) for k in range(degree)]
     return SplatArrays(
         triangle=_read(data, "triangle", "value", 1, np.int32)[:, 0],
-        offset=offset.reshape(-1, 3),
+        offset=_read(data, "position", "vector", 3),
         scale=_read(data, "scale", "vector", 3),
         rotation=_read(data, "rotation", "value", 4),
         sh=np.stack(coefficients, 1) if coefficients else np.zeros((count, 0, 3), np.float32),
@@ -59,7 +57,11 @@ def load_splats(data: bpy.types.Mesh) -> SplatArrays:
 
 
 def _write(data: bpy.types.Mesh, name: str, kind: str, field: str, values: np.ndarray) -> None:
-    data.attributes.new(name, kind, "POINT").data.foreach_set(field, np.ascontiguousarray(values).ravel())
+    _set(data.attributes.new(name, kind, "POINT").data, field, values)
+
+
+def _set(attribute: bpy.types.bpy_prop_collection, field: str, values: np.ndarray) -> None:
+    attribute.foreach_set(field, np.ascontiguousarray(values).ravel())
 
 
 def _read(data: bpy.types.Mesh, name: str, field: str, width: int, kind=np.float32) -> np.ndarray:

@@ -59,10 +59,12 @@ def scene(bpy):
 def addon(bpy):
     """The installed extension's Blender half."""
     import importlib
+    import pkgutil
 
-    for name in ("rig", "splat_data", "final_render", "import_avatar", "job_queue", "job_watch", "jobs", "viewport"):
-        importlib.import_module(f"bl_ext.user_default.headstudio.blender_addon.{name}")
-    return sys.modules["bl_ext.user_default.headstudio.blender_addon"]
+    half = importlib.import_module("bl_ext.user_default.headstudio.blender_addon")
+    for module in pkgutil.iter_modules(half.__path__, f"{half.__name__}."):
+        importlib.import_module(module.name)
+    return half
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_subdivision_keeps_triangles_between_their_own_corners(bpy, scene, addon
     modifier.subdivision_type, modifier.levels = "SIMPLE", 2
     vertices, triangles = read(bpy, addon, rig, avatar)
     assert len(vertices) > 10 * len(avatar.head.vertices)
-    expected = addon.rig.to_blender(avatar.head.vertices)[avatar.head.triangles]
+    expected = addon.rig_arrays.to_blender(avatar.head.vertices)[avatar.head.triangles]
     np.testing.assert_allclose(vertices[triangles], expected, atol=1e-6)
 
 
@@ -71,7 +71,7 @@ def test_deleted_faces_and_faces_drawn_by_hand(bpy, scene, addon, rig, avatar, a
     vertices, triangles = read(bpy, addon, rig, avatar)
     gone = ~present(vertices, triangles)
     assert np.flatnonzero(gone).tolist() == list(range(100, 300))
-    expected = addon.rig.to_blender(avatar.head.vertices)[avatar.head.triangles[~gone]]
+    expected = addon.rig_arrays.to_blender(avatar.head.vertices)[avatar.head.triangles[~gone]]
     np.testing.assert_allclose(vertices[triangles[~gone]], expected, atol=1e-6)
 
     avatars.update(bpy.context.evaluated_depsgraph_get())

@@ -182,6 +182,25 @@ def test_a_snapshot_is_shown_and_then_replaced_by_the_rig(bpy, scene, addon, pre
     assert "a-clown-with-green-hair" not in bpy.data.objects
 
 
+def test_an_avatar_that_cannot_come_in_is_one_lasting_message(bpy, scene, addon, preferences, finished, monkeypatch):
+    folder = Path(preferences.jobs) / finished.name
+    shutil.copytree(finished, folder)
+    until(bpy, addon, lambda e: e)
+
+    def fail(*_):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(addon.jobs, "add_avatar", fail)
+    bpy.ops.headstudio.show_job(job=folder.name)
+    (entry,) = until(bpy, addon, lambda e: e[0].failed)
+    assert "cannot be brought into the scene: no memory" in entry.message
+    time.sleep(1.2)  # a look at everything later
+    assert entries(bpy, addon)[0].message == entry.message
+    monkeypatch.undo()
+    bpy.ops.headstudio.show_job(job=folder.name)
+    until(bpy, addon, lambda e: "a-clown-with-green-hair" in bpy.data.objects and not e[0].failed)
+
+
 def test_another_file_gets_nothing_unasked_and_a_saved_preview_goes_on(
     bpy, scene, addon, preferences, finished, tmp_path
 ):

@@ -48,10 +48,10 @@ class Performance:
         for name, values in self.turns.items():
             angles = [np.interp(frame, self.frames, values[:, axis]) for axis in range(3)]
             # A bone's own axes to the engine's: x to the left in both, y along the bone
-            to_engine = addon.rig.ENGINE_TO_BLENDER.T @ self.axes[name]
+            to_engine = addon.rig_arrays.ENGINE_TO_BLENDER.T @ self.axes[name]
             own[self.head.joint_names.index(name)] = to_engine @ Rotation.from_euler("xyz", angles).as_rotvec()
         joints = (Rotation.from_rotvec(driven) * Rotation.from_rotvec(own)).as_rotvec()
-        return addon.rig.to_blender(skin(self.head, expression, joints))
+        return addon.rig_arrays.to_blender(skin(self.head, expression, joints))
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_the_performance_as_nla_strips(bpy, scene, addon, rig, performance):
     assert bpy.ops.headstudio.key_expression() == {"FINISHED"}
     scene.frame_set(434)
     np.testing.assert_allclose(
-        evaluated_vertices(bpy, rig.mesh), addon.rig.to_blender(performance.head.vertices), atol=1e-5
+        evaluated_vertices(bpy, rig.mesh), addon.rig_arrays.to_blender(performance.head.vertices), atol=1e-5
     )
 
 

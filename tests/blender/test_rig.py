@@ -24,7 +24,7 @@ def pose_bone(addon, rig, joint, axis_angle):
     from mathutils import Quaternion
 
     bone = rig.armature.pose.bones[joint]
-    local = np.array(bone.bone.matrix_local.to_3x3()).T @ addon.rig.ENGINE_TO_BLENDER @ axis_angle
+    local = np.array(bone.bone.matrix_local.to_3x3()).T @ addon.rig_arrays.ENGINE_TO_BLENDER @ axis_angle
     angle = float(np.linalg.norm(local))
     bone.rotation_mode = "QUATERNION"
     bone.rotation_quaternion = Quaternion(local / angle if angle else (1, 0, 0), angle)
@@ -38,7 +38,7 @@ def evaluated_vertices(bpy, item):
 
 
 def test_evaluated_mesh_equals_the_engines_skinning(bpy, scene, addon, head):
-    rig = addon.rig.build_rig(head, "Head", scene.collection)
+    rig = addon.rig.build_rig(addon.rig_arrays.rig_arrays(head), "Head", scene.collection)
     keys = rig.mesh.data.shape_keys.key_blocks
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -52,23 +52,23 @@ def test_evaluated_mesh_equals_the_engines_skinning(bpy, scene, addon, head):
         bpy.context.view_layer.update()
         # What the sliders turn comes beneath what the animator turns
         joints = (Rotation.from_rotvec(driven) * Rotation.from_rotvec(own)).as_rotvec()
-        expected = addon.rig.to_blender(skin(head, expression, joints))
+        expected = addon.rig_arrays.to_blender(skin(head, expression, joints))
         np.testing.assert_allclose(evaluated_vertices(bpy, rig.mesh), expected, atol=1e-5)
 
 
 def test_rest_pose_keys_and_bones(bpy, scene, addon, head):
-    rig = addon.rig.build_rig(head, "Head", scene.collection)
+    rig = addon.rig.build_rig(addon.rig_arrays.rig_arrays(head), "Head", scene.collection)
     keys = rig.mesh.data.shape_keys.key_blocks
     assert all(key.value == 0 for key in keys)
     assert set(head.controls.names) <= set(keys.keys())
     assert [bone.name for bone in rig.armature.data.bones if bone.use_deform] == list(head.joint_names)
-    centres = addon.rig.to_blender(head.joint_regressor @ head.vertices)
+    centres = addon.rig_arrays.to_blender(head.joint_regressor @ head.vertices)
     for joint, centre in zip(head.joint_names, centres, strict=True):
         np.testing.assert_allclose(rig.armature.data.bones[joint].head_local, centre, atol=1e-6)
     # The face looks along -y, as Blender's front view expects, with the subject's left at +x
     left, right = (rig.armature.data.bones[f"eye_{side}"].head_local for side in ("left", "right"))
     assert left.x > right.x
-    np.testing.assert_allclose(evaluated_vertices(bpy, rig.mesh), addon.rig.to_blender(head.vertices), atol=1e-6)
+    np.testing.assert_allclose(evaluated_vertices(bpy, rig.mesh), addon.rig_arrays.to_blender(head.vertices), atol=1e-6)
     uv = np.empty(6 * len(head.triangles), np.float32)
     rig.mesh.data.uv_layers[0].data.foreach_get("uv", uv)
     np.testing.assert_allclose(uv.reshape(-1, 3, 2), head.uv[head.uv_triangles], atol=1e-6)
@@ -78,7 +78,7 @@ def test_mode_and_selection_survive_an_import(bpy, scene, addon, head):
     bpy.ops.mesh.primitive_cube_add()
     cube = bpy.context.object
     bpy.ops.object.mode_set(mode="EDIT")
-    addon.rig.build_rig(head, "Head", scene.collection)
+    addon.rig.build_rig(addon.rig_arrays.rig_arrays(head), "Head", scene.collection)
     assert bpy.context.view_layer.objects.active == cube
     assert bpy.context.selected_objects == [cube]
     assert bpy.context.mode == "EDIT_MESH"
@@ -87,7 +87,7 @@ def test_mode_and_selection_survive_an_import(bpy, scene, addon, head):
 
 def test_positive_x_nods_opens_and_looks_down(bpy, scene, addon, default_head):
     """One rule for all bones: x is the subject's left, and turning by +x tips what the bone carries down."""
-    rig = addon.rig.build_rig(default_head, "Head", scene.collection)
+    rig = addon.rig.build_rig(addon.rig_arrays.rig_arrays(default_head), "Head", scene.collection)
     for name in ("neck", "jaw", "eye_left", "eye_right"):
         bone = rig.armature.pose.bones[name]
         np.testing.assert_allclose(bone.bone.x_axis, (1, 0, 0), atol=1e-5)
@@ -105,7 +105,7 @@ def test_positive_x_nods_opens_and_looks_down(bpy, scene, addon, default_head):
     bones = rig.armature.data.bones
     skull, jaw, eye = bones["neck"].tail_local, bones["jaw"].tail_local, bones["eye_left"]
     assert skull.z == pytest.approx(eye.head_local.z, abs=1e-5)
-    chin = addon.rig._landmark(default_head, addon.rig.CHIN)
+    chin = addon.rig_arrays._landmark(default_head, addon.rig_arrays.CHIN)
     np.testing.assert_allclose(jaw, chin, atol=1e-5)
     assert eye.tail_local.y < eye.head_local.y
 
@@ -124,7 +124,7 @@ def test_a_joint_that_every_slider_turns(bpy, scene, addon):
     to_joints[:7, eye] = rng.normal(size=(7, 3)) * 0.1
     mix = 0.3 * rng.normal(size=(count, len(head.expression_names))).astype(np.float32)
     head = dataclasses.replace(head, controls=Controls(tuple(f"slider{i}" for i in range(count)), mix, to_joints))
-    rig = addon.rig.build_rig(head, "Head", scene.collection)
+    rig = addon.rig.build_rig(addon.rig_arrays.rig_arrays(head), "Head", scene.collection)
     for curve in all_drivers(rig):
         assert curve.driver.is_valid
         assert len(curve.driver.expression) < 256
@@ -134,12 +134,12 @@ def test_a_joint_that_every_slider_turns(bpy, scene, addon):
     for name, value in sliders.items():
         rig.mesh.data.shape_keys.key_blocks[name].value = value
     bpy.context.view_layer.update()
-    expected = addon.rig.to_blender(skin(head, *head.drive(sliders)))
+    expected = addon.rig_arrays.to_blender(skin(head, *head.drive(sliders)))
     np.testing.assert_allclose(evaluated_vertices(bpy, rig.mesh), expected, atol=1e-5)
 
 
 def test_the_default_heads_drivers_need_no_python(scene, addon, default_head):
-    rig = addon.rig.build_rig(default_head, "Head", scene.collection)
+    rig = addon.rig.build_rig(addon.rig_arrays.rig_arrays(default_head), "Head", scene.collection)
     assert len(all_drivers(rig)) > 12
     assert all(curve.driver.is_simple_expression for curve in all_drivers(rig))
 
@@ -154,7 +154,7 @@ def pose(addon, rig, head, turn=(0.2, -0.1, 0.15)):
     pose_bone(addon, rig, "jaw", own[head.joint_names.index("jaw")])
     expression, driven = head.drive(sliders)
     joints = (Rotation.from_rotvec(driven) * Rotation.from_rotvec(own)).as_rotvec()
-    return addon.rig.to_blender(skin(head, expression, joints))
+    return addon.rig_arrays.to_blender(skin(head, expression, joints))
 
 
 def rig_of(addon, objects):
@@ -191,11 +191,11 @@ def test_a_duplicate_is_a_rig_of_its_own(bpy, scene, addon, avatar_rig):
 
 
 def test_two_avatars_do_not_disturb_each_other(bpy, scene, addon, head):
-    rigs = [addon.rig.build_rig(head, "Head", scene.collection) for _ in range(2)]
+    rigs = [addon.rig.build_rig(addon.rig_arrays.rig_arrays(head), "Head", scene.collection) for _ in range(2)]
     assert rigs[0].collection != rigs[1].collection
     expected = pose(addon, rigs[1], head)
     bpy.context.view_layer.update()
-    rest = addon.rig.to_blender(head.vertices)
+    rest = addon.rig_arrays.to_blender(head.vertices)
     np.testing.assert_allclose(evaluated_vertices(bpy, rigs[0].mesh), rest, atol=1e-6)
     np.testing.assert_allclose(evaluated_vertices(bpy, rigs[1].mesh), expected, atol=1e-5)
 
