@@ -26,16 +26,10 @@ def share_picture(
     return rasterise(painted, camera).colour[..., 0].clamp(0, 1)
 
 
-def visible_area(
-    gaussians: Gaussians,
-    chosen: Tensor,  # [N] bool
-    camera: Camera,
-    depth: float,  # metres from the camera to what is measured
-) -> float:
-    """What is seen of the chosen splats, in square centimetres on the plane at that depth."""
+def pixel_area(camera: Camera, depth: float) -> float:
+    """Square centimetres that a pixel covers on the plane at that many metres from the camera."""
     fx, fy = camera.intrinsics[0, 0].item(), camera.intrinsics[1, 1].item()
-    pixel = depth**2 / (fx * fy)  # square metres
-    return share_picture(gaussians, chosen, camera).sum(dtype=torch.float64).item() * pixel * 1e4
+    return depth**2 / (fx * fy) * 1e4
 
 
 def distance_to(camera: Camera, point: Tensor) -> float:  # [3] metres
