@@ -8,8 +8,8 @@ The JSON of ``headstudio evaluate`` is a list with one object per avatar:
   those whose centre lies farther than 3 cm from the head's surface, at rest, and ``floaters`` those of them that are
   also farther than that from hair, hat and whatever else is attached to the head (``floaters.py``);
   ``floater_share``: floaters per splat that is not faint
-- ``lids`` and ``lips``: do they close, how far do they open, and what shows then (``closing.py``); null for a head without
-  eyeballs, or without a mouth
+- ``lids`` and ``lips``: do they close, how far do they open, and what shows then (``closing.py``); null for a head
+  without eyeballs, or without a mouth
 - ``coverage``: is the head opaque from all around (``coverage.py``)
 - ``attributes``: which of hair, beard, hat and so on there are, and whether the prompt says so (``presence.py``)
 - ``second_face``: does the back of the head look like a face (``second_face.py``)
