@@ -40,11 +40,15 @@ def add_avatar(parts: AvatarParts, name: str, parent: bpy.types.Collection) -> R
 
 def make_active(mesh: bpy.types.Object, view_layer: bpy.types.ViewLayer) -> None:
     """Select the head alone, so that the panels are about it; nothing where its collection is excluded."""
-    if mesh.name not in view_layer.objects:
+    before = list(view_layer.objects.selected)
+    try:
+        # Asked first: view_layer.objects does not know yet, in a window, what has just been linked
+        mesh.select_set(True, view_layer=view_layer)
+    except RuntimeError:
         return
-    for item in list(view_layer.objects.selected):
-        item.select_set(False, view_layer=view_layer)
-    mesh.select_set(True, view_layer=view_layer)
+    for item in before:
+        if item != mesh:
+            item.select_set(False, view_layer=view_layer)
     view_layer.objects.active = mesh
 
 
