@@ -32,7 +32,7 @@ from ..job import Event, Job
 from .agreement import agreement
 from .closing import lids, lips
 from .coverage import coverage
-from .floaters import count_far, count_floaters
+from .floaters import count_far, count_floaters, splat_axes
 from .presence import attributes
 from .second_face import second_face
 from .steady import steady
@@ -48,7 +48,8 @@ def evaluate(avatar: Avatar, device: torch.device | str = "cpu") -> dict:
     means = gaussians.means.cpu().numpy()[solid]
     about = avatar.provenance
     shape = avatar.head.vertices, avatar.head.triangles
-    floaters = count_floaters(means, *shape)
+    axes = splat_axes(gaussians.quats.cpu().numpy()[solid], gaussians.scales.cpu().numpy()[solid])
+    floaters = count_floaters(means, axes, *shape)
     return {
         "prompt": about.get("prompt"),
         "seed": about.get("seed"),

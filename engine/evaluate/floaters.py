@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 FAR = 0.03  # metres
 _CELL = 0.015  # metres: hair and cloth have several splats in a cube of this side
-_DENSE = 2  # splats in a cell from which on it counts as a body
+_DENSE = 2  # splats that reach into a cell from which on it counts as a body
+_REACH = 1.5  # standard deviations from a splat's centre to which it is seen well, and no farther than a cell's side
 _TOUCHES = 0.015  # metres from the head's vertices within which a body is attached to it
 _AROUND = 0.6  # metres from the head beyond which no hat reaches
 
@@ -32,34 +34,58 @@ def count_far(
 
 def count_floaters(
     points: np.ndarray,  # [P, 3] metres
+    axes: np.ndarray,  # [P, 3, 3] metres: see splat_axes
     vertices: np.ndarray,  # [N, 3] metres
     triangles: np.ndarray,  # [M, 3]
     limit: float = FAR,
 ) -> int:
-    """How many points lie farther than ``limit`` from the head and from all that is attached to it.
+    """How many splats, of those at ``points``, lie farther than ``limit`` from the head and from all that is attached
+    to it.
 
     Attached are the dense bodies of splats (hair, a hat) that reach the head's surface without a gap: cells of a grid
-    with several splats each, connected over sides, edges or corners. From such a cell's middle the limit is counted.
+    into which several splats reach, connected over sides, edges or corners. From such a cell's middle the limit is
+    counted. A hat may well be made of few and large splats: that is why their extent counts, but only up to a cell's
+    side, so that one huge splat bridges no gap.
     """
     near, _ = cKDTree(vertices).query(points)
     around = near < _AROUND
-    attached = _attached_cells(points[around], near[around] < _TOUCHES)
+    attached = _attached_cells(points[around], axes[around], near[around] < _TOUCHES)
     far = near > limit
     if len(attached):
         far &= cKDTree(attached).query(points)[0] > limit
     return count_far(points[far], vertices, triangles, limit)
 
 
-def _attached_cells(points: np.ndarray, touching: np.ndarray) -> np.ndarray:  # [P, 3], [P] bool -> [C, 3]
-    """Middles of the dense cells that are connected with one in which points touch the head."""
+def splat_axes(
+    quats: np.ndarray,  # [P, 4] wxyz
+    scales: np.ndarray,  # [P, 3] metres
+) -> np.ndarray:  # [P, 3, 3]
+    """The three axes of each splat as columns, one standard deviation long."""
+    return (
+        Rotation.from_quat(quats[:, [1, 2, 3, 0]]).as_matrix() * scales[:, None] if len(quats) else np.empty((0, 3, 3))
+    )
+
+
+def _attached_cells(points: np.ndarray, axes: np.ndarray, touching: np.ndarray) -> np.ndarray:
+    """[P, 3], [P, 3, 3], [P] bool -> [C, 3]: middles of the dense cells that are connected with one in which splats
+    touch the head."""
     if not len(points):
         return points
-    low = points.min(0)
-    cells = np.floor((points - low) / _CELL).astype(int)
-    counts = np.zeros(cells.max(0) + 1, int)
-    np.add.at(counts, tuple(cells.T), 1)
+    arms = axes.transpose(0, 2, 1)  # [P, 3, 3], one axis per row
+    length = np.linalg.norm(arms, axis=2, keepdims=True)
+    arms = arms * np.minimum(_REACH, _CELL / np.maximum(length, 1e-12))
+    # [P, 7, 3]: the centre and both ends along each axis
+    places = points[:, None] + np.concatenate([np.zeros((len(points), 1, 3)), arms, -arms], 1)
+    low = places.min((0, 1))
+    cells = np.floor((places - low) / _CELL).astype(int)
+    counts = np.zeros(cells.max((0, 1)) + 1, int)
+    flat = np.ravel_multi_index(tuple(np.moveaxis(cells, 2, 0)), counts.shape)  # [P, 7]
+    # A splat counts once in each cell that it reaches into
+    flat.sort(1)
+    first = np.diff(flat, axis=1, prepend=-1) > 0
+    counts += np.bincount(flat[first], minlength=counts.size).reshape(counts.shape)
     labels, number = ndimage.label(counts >= _DENSE, np.ones((3, 3, 3)))
-    held = np.isin(np.arange(number + 1), labels[tuple(cells[touching].T)])
+    held = np.isin(np.arange(number + 1), labels[tuple(cells[touching, 0].T)])
     held[0] = False
     return low + (np.argwhere(held[labels]) + 0.5) * _CELL
 

@@ -14,7 +14,7 @@ from headstudio.evaluate.agreement import agreement, part_triangles
 from headstudio.evaluate.closing import lids, lips
 from headstudio.evaluate.coverage import DIRECTIONS, coverage, silhouette
 from headstudio.evaluate.evaluate import evaluate, sessions_seconds
-from headstudio.evaluate.floaters import count_far, count_floaters, distance_to_triangles
+from headstudio.evaluate.floaters import count_far, count_floaters, distance_to_triangles, splat_axes
 from headstudio.evaluate.visible import pixel_area, share_picture
 from headstudio.export.pictures import Stage
 from headstudio.gaussians import Gaussians
@@ -273,8 +273,31 @@ def test_what_is_attached_to_the_head_does_not_float():
     single = np.array([[0.3, 0.0, 0.0]])
     shape = head.vertices, head.triangles
     assert count_far(hat, *shape) > 1000
-    assert count_floaters(hat, *shape) == 0
-    assert count_floaters(np.concatenate([hat, loose, single]), *shape) == 101
+    points = np.concatenate([hat, loose, single])
+    small = np.zeros((len(points), 3, 3))
+    assert count_floaters(hat, small[: len(hat)], *shape) == 0
+    assert count_floaters(points, small, *shape) == 101
+
+
+def test_a_hat_of_few_large_splats_is_attached_and_a_huge_splat_bridges_no_gap():
+    head = shared_default_head()
+    shape = head.vertices, head.triangles
+    top = head.vertices[head.vertices[:, 1].argmax()]
+    # A wall 20 cm high, its splats 2 cm apart and 1 cm in standard deviation
+    y, x = np.meshgrid(np.arange(0, 0.2, 0.02), np.arange(-0.06, 0.061, 0.02), indexing="ij")
+    wall = top + np.stack([x, y, 0 * x], -1).reshape(-1, 3)
+    large = splat_axes(np.tile([1.0, 0, 0, 0], (len(wall), 1)), np.full((len(wall), 3), 0.01))
+    assert count_floaters(wall, large, *shape) == 0
+    assert count_floaters(wall, 0.01 * large, *shape) > 20
+    loose = top + [0, 0.3, 0] + 0.004 * np.arange(12).reshape(4, 3)
+    points = np.concatenate([wall, loose])
+    assert count_floaters(points, np.concatenate([large, 20 * large[:4]]), *shape) == 4
+
+
+def test_axes_of_a_turned_splat():
+    half = np.sqrt(0.5)
+    axes = splat_axes(np.array([[half, 0, 0, half]]), np.array([[1.0, 2.0, 3.0]]))  # a quarter turn about z
+    np.testing.assert_allclose(axes[0].T, [[0, 1, 0], [-2, 0, 0], [0, 0, 3]], atol=1e-6)
 
 
 def test_splats_are_counted_and_faint_ones_are_no_floaters():
