@@ -7,8 +7,6 @@ found again as long as its three corners are still there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import bpy
 import numpy as np
 
@@ -108,17 +106,6 @@ class HeadGeometry:
             found = find_triangles(corner_vertex, np.repeat(face_triangle - 1, sizes), place, self.count)
         self.present = found[:, 0] >= 0
         self.triangles = np.where(self.present[:, None], found, np.int32(len(self.vertices) - 1))
-
-
-def head_arrays(mesh: bpy.types.Mesh, matrix: Sequence, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """World vertices [N + 1, 3] of an evaluated mesh and the vertices [count, 3] of the head's first triangles in it.
-
-    The last vertex is NaN; triangles that the mesh has lost consist of it.
-    """
-    geometry = HeadGeometry(count)
-    geometry.read(mesh)
-    world = np.array(matrix, np.float32)
-    return geometry.vertices @ world[:3, :3].T + world[:3, 3], geometry.triangles
 
 
 def _attribute(mesh: bpy.types.Mesh, name: str, kind: str, domain: str):

@@ -22,14 +22,14 @@ TICK = 0.01  # seconds between two frames of a sequence, in which Blender may re
 def posed_splats(
     splats: SplatArrays, mesh: bpy.types.Object, depsgraph: bpy.types.Depsgraph, axes: np.ndarray
 ) -> PosedSplats:
-    """The splats on ``mesh`` as it stands, in world coordinates turned by ``axes`` [3, 3].
+    """The splats on ``mesh`` as it stands, in world coordinates turned by ``axes`` [4, 4].
 
     The object's transform and the axes act on the mesh, from which positions, rotations, scales and SH all follow.
     Splats whose triangle the mesh has lost are left out.
     """
     evaluated = mesh.evaluated_get(depsgraph)
     avatar = posed_avatar(evaluated, evaluated.matrix_world, splats)
-    return replace(avatar, vertices=avatar.vertices @ axes.T).posed()
+    return replace(avatar, matrix=axes @ avatar.matrix).posed()
 
 
 @orientation_helper(axis_forward="Z", axis_up="Y")
@@ -123,7 +123,7 @@ class HEADSTUDIO_OT_export_ply(bpy.types.Operator, ExportHelper):
         if self.sequence and not self._frames:
             raise UserError(f"There are no frames from {self.frame_start} to {self.frame_end}.")
         turn = axis_conversion(from_forward="-Y", from_up="Z", to_forward=self.axis_forward, to_up=self.axis_up)
-        self._axes = np.array(turn, np.float32)
+        self._axes = np.rint(np.array(turn.to_4x4()))  # each axis goes to an axis; Blender's float32 leaves 1e-8
 
     def _next_frame(self, context: bpy.types.Context) -> None:
         frame = self._frames[0]

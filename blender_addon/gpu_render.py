@@ -35,7 +35,7 @@ def draw_on_gpu(
     drawings = []
     for avatar in avatars:
         drawing = SplatDrawing(avatar.splats)
-        drawing.pose(avatar.vertices, avatar.triangles)
+        drawing.pose(avatar.vertices, avatar.triangles, avatar.matrix)
         drawings.append(drawing)
     group = SplatGroup(drawings)  # sorted as one: avatars may stand inside each other
     batches = _surface_batches(surfaces)

@@ -39,9 +39,10 @@ class PosedTriangles:
             self._pose(vertices, triangles, matrix.astype(np.float32))
 
     def _pose(self, vertices: np.ndarray, triangles: np.ndarray, matrix: np.ndarray) -> None:
-        world = matrix[:3, :3] @ vertices.T + matrix[:3, 3:]
+        # The move comes last: far from the origin float32 has no digits left for differences of corners
+        turned = matrix[:3, :3] @ vertices.T
         for corner, into in enumerate(self._corners):
-            np.take(world, triangles[:, corner], 1, into, "clip")
+            np.take(turned, triangles[:, corner], 1, into, "clip")
         a, b, c = self._corners
         along, normal, third, centre = (self.columns[:3, column] for column in range(4))
         side = c - a
@@ -60,6 +61,7 @@ class PosedTriangles:
         sound &= np.isfinite(self.size) & np.isfinite(centre).all(0)
         if not sound.all():
             self._mend(np.flatnonzero(~sound))
+        centre += matrix[:3, 3:]
         self.low, self.high = centre.min(1), centre.max(1)
 
     def _mend(self, rows: np.ndarray) -> None:

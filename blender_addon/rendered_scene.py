@@ -10,7 +10,7 @@ from mathutils import Matrix
 
 from ..engine.avatar.posing import PosedSplats, pose_splats
 from ..engine.avatar.splats import SplatArrays
-from .bound_triangles import head_arrays
+from .bound_triangles import HeadGeometry
 from .splat_data import load_splats
 
 
@@ -19,8 +19,9 @@ class PosedAvatar:
     """Splats and the head mesh that carries them. The last vertex is NaN: a triangle that is missing consists of it."""
 
     splats: SplatArrays
-    vertices: np.ndarray  # [N, 3] world, metres
+    vertices: np.ndarray  # [N, 3] float32 metres, in the object's space
     triangles: np.ndarray  # [M, 3]
+    matrix: np.ndarray  # [4, 4] float64, from the object's space to the world
 
     @property
     def missing(self) -> int:
@@ -28,9 +29,13 @@ class PosedAvatar:
         return int((self.triangles[self.splats.triangle, 0] == len(self.vertices) - 1).sum())
 
     def posed(self) -> PosedSplats:
-        """The splats in the world, without those that are missing or lie on a triangle that is not finite."""
+        """The splats in the world, without those that are missing or lie on a triangle that is not finite.
+
+        In float64, because a triangle's axes follow from differences of its corners, which may be far from the origin.
+        """
         with np.errstate(all="ignore"):
-            posed = pose_splats(self.splats, self.vertices, self.triangles)
+            world = self.vertices @ self.matrix[:3, :3].T + self.matrix[:3, 3]
+            posed = pose_splats(self.splats, world, self.triangles)
         sound = np.isfinite(posed.means).all(1) & np.isfinite(posed.scales).all(1)
         return posed if sound.all() else PosedSplats(*(getattr(posed, item.name)[sound] for item in fields(posed)))
 
@@ -102,4 +107,6 @@ def rendered_scene(depsgraph: bpy.types.Depsgraph) -> RenderedScene:
 def posed_avatar(item: bpy.types.Object, matrix: Matrix, splats: SplatArrays) -> PosedAvatar:
     """An evaluated head mesh at ``matrix`` and the splats on it."""
     count = int(splats.triangle.max()) + 1 if len(splats) else 0
-    return PosedAvatar(splats, *head_arrays(item.data, matrix, count))
+    geometry = HeadGeometry(count)
+    geometry.read(item.data)
+    return PosedAvatar(splats, geometry.vertices, geometry.triangles, np.array(matrix, np.float64))

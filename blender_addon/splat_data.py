@@ -25,7 +25,8 @@ def store_splats(splats: SplatArrays, name: str) -> bpy.types.Mesh:
     """A new data-block that holds ``splats``; its points show where they lie in their triangles' frames."""
     data = bpy.data.meshes.new(f"{name} splats")
     data.vertices.add(len(splats))
-    _set(data.attributes["position"].data, "vector", splats.offset)
+    if len(splats):  # a mesh without vertices has no positions either
+        _set(data.attributes["position"].data, "vector", splats.offset)
     _write(data, "triangle", "INT", "value", splats.triangle.astype(np.int32))
     _write(data, "scale", "FLOAT_VECTOR", "vector", splats.scale)
     _write(data, "rotation", "QUATERNION", "value", splats.rotation)
@@ -48,7 +49,7 @@ def load_splats(data: bpy.types.Mesh) -> SplatArrays:
     coefficients = [_read(data, f"{SH_PREFIX}{k}", "vector", 3) for k in range(degree)]
     return SplatArrays(
         triangle=_read(data, "triangle", "value", 1, np.int32)[:, 0],
-        offset=_read(data, "position", "vector", 3),
+        offset=_read(data, "position", "vector", 3) if count else np.zeros((0, 3), np.float32),
         scale=_read(data, "scale", "vector", 3),
         rotation=_read(data, "rotation", "value", 4),
         sh=np.stack(coefficients, 1) if coefficients else np.zeros((count, 0, 3), np.float32),

@@ -27,6 +27,8 @@ def run(
     The splats are in world coordinates: metres, y up, the face looks towards +z. The layout is that of 3D Gaussian
     splatting, spherical harmonics included.
     """
+    import numpy as np
+
     from ..avatar.file import load_avatar
     from ..avatar.posing import pose_splats
     from ..export.ply import write_ply
@@ -37,6 +39,6 @@ def run(
     expression, joints = parse_pose(loaded.head, controls, preset, joint)
     out = out or path.with_name(path.name.removesuffix(".avatar.npz") + ".ply")
     check_parent(out)
-    vertices = skin(loaded.head, expression, joints)
+    vertices = skin(loaded.head, expression, joints, dtype=np.float64)
     write_ply(out, pose_splats(loaded.splats, vertices, loaded.head.triangles))
     print(out)

@@ -30,10 +30,14 @@ def skin(
     expression: np.ndarray,  # [E]
     joints: np.ndarray,  # [J, 3] axis-angle, radians
     identity: np.ndarray | None = None,  # [S]
+    dtype: type = np.float32,
 ) -> np.ndarray:
-    """Posed vertices [N, 3] in metres: the same function as ``head.Head``, which the tests hold against it."""
-    rest = rest_vertices(head, identity)
-    shaped = rest + np.tensordot(expression, head.expression, 1)
+    """Posed vertices [N, 3] in metres: the same function as ``head.Head``, which the tests hold against it.
+
+    ``dtype`` float64 keeps the digits that the axes of small triangles need in an exported file.
+    """
+    rest = rest_vertices(head, identity).astype(dtype)
+    shaped = rest + np.tensordot(np.asarray(expression, dtype), head.expression, 1)
     centres = head.joint_regressor @ (shaped if head.joints_follow_expression else rest)
     rotations = rotation_matrices(np.asarray(joints, np.float64))
     feature = (rotations[1:] - np.eye(3)).reshape(-1)
@@ -47,4 +51,4 @@ def skin(
         world[joint] = world[parent] @ local if parent >= 0 else local
     world[:, :3, 3] -= np.einsum("jab,jb->ja", world[:, :3, :3], centres)
     blended = np.tensordot(head.skin_weights, world, 1)  # [N, 4, 4]
-    return (np.einsum("nab,nb->na", blended[:, :3, :3], shaped) + blended[:, :3, 3]).astype(np.float32)
+    return (np.einsum("nab,nb->na", blended[:, :3, :3], shaped) + blended[:, :3, 3]).astype(dtype)

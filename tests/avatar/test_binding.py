@@ -301,6 +301,22 @@ def test_numpy_and_torch_pose_alike(degree):
     assert all(getattr(two, name).dtype == np.float32 for name in ("means", "quats", "scales", "opacities", "sh"))
 
 
+@pytest.mark.parametrize("away", [0.0, 100.0])
+def test_float64_vertices_give_float32_splats_to_their_last_digits(default_arrays, away):
+    """Triangles of 0.2 mm, also far from the origin; torch in float64 is the oracle."""
+    head = Head(default_arrays, dtype=torch.float64)
+    avatar = RiggedAvatar(head, random_gaussians(head, 1, 3))
+    expression, joints = default_arrays.drive({"jawOpen": 0.8, "mouthSmileLeft": 1})
+    one = posed_arrays(avatar.pose(torch.from_numpy(expression).double(), torch.from_numpy(joints).double()))
+    vertices = skin(default_arrays, expression, joints, dtype=np.float64) + away
+    two = posing.pose_splats(avatar.gaussians.to_arrays(), vertices, default_arrays.triangles)
+    np.testing.assert_allclose(two.means - away, one.means, atol=1e-8 + 1e-7 * away)
+    np.testing.assert_allclose(two.scales, one.scales, rtol=1e-5)
+    np.testing.assert_allclose(two.sh, one.sh, atol=1e-5)
+    same = np.sign((one.quats * two.quats).sum(1, keepdims=True))
+    np.testing.assert_allclose(two.quats, same * one.quats, atol=1e-5)
+
+
 def test_arrays_and_back():
     head = Head(synthetic_head(1))
     gaussians = random_gaussians(head)

@@ -27,8 +27,9 @@ def avatars(addon):
 
 def read(bpy, addon, rig, avatar):
     """Vertices [N + 1, 3] and triangles [M, 3] found in the evaluated mesh; the last vertex is NaN."""
-    evaluated = rig.mesh.evaluated_get(bpy.context.evaluated_depsgraph_get())
-    return addon.bound_triangles.head_arrays(evaluated.data, evaluated.matrix_world, len(avatar.head.triangles))
+    geometry = addon.bound_triangles.HeadGeometry(len(avatar.head.triangles))
+    geometry.read(rig.mesh.evaluated_get(bpy.context.evaluated_depsgraph_get()).data)
+    return geometry.vertices, geometry.triangles
 
 
 def present(vertices, triangles):
