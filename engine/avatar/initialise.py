@@ -22,6 +22,7 @@ NATURAL_COLOURS = {  # words in the names of regions, sRGB
     "tongue": (0.72, 0.40, 0.40),
     "mouth_cavity": (0.30, 0.10, 0.10),
 }
+_THIN = 0.3  # of a splat's size along the surface: how thick lids and lips are
 _MIN_SCALE = 1e-6  # metres; points that coincide must still have a logarithm
 
 
@@ -87,6 +88,16 @@ def paint_eyes_and_mouth(gaussians: RiggedGaussians, head: HeadArrays) -> None:
     for word, colour in NATURAL_COLOURS.items():
         inside = torch.from_numpy(head.triangles_in((word,))).to(gaussians.triangle.device)[gaussians.triangle]
         gaussians.sh[inside, 0] = (torch.tensor(colour).to(gaussians.sh) - 0.5) / SH_C0
+
+
+@torch.no_grad()
+def thin_lids_and_lips(gaussians: RiggedGaussians, head: HeadArrays) -> None:
+    """Flattens the splats of lids and lips along their triangles' normals, in place.
+
+    Round ones stand out over the edges of an opening: they would hide a quarter of an open mouth.
+    """
+    thin = torch.from_numpy(head.triangles_in(("lid", "lips"))).to(gaussians.triangle.device)[gaussians.triangle]
+    gaussians.log_scales[thin, 1] += math.log(_THIN)  # the second axis of a triangle's frame is its normal
 
 
 def even_barycentric(count: int) -> Tensor:

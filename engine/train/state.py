@@ -14,7 +14,7 @@ from .. import __version__
 from ..avatar.binding import triangle_frames
 from ..avatar.density import DensityControl, DensitySettings
 from ..avatar.file import Avatar, bake_identity
-from ..avatar.initialise import paint_eyes_and_mouth, super_dense
+from ..avatar.initialise import paint_eyes_and_mouth, super_dense, thin_lids_and_lips
 from ..avatar.rigged import RiggedGaussians
 from ..avatar.sh_rotation import SH_C0
 from ..errors import UserError
@@ -94,6 +94,7 @@ class State:
         self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=1e-15)
         held = request.head.triangles_in((*EYEBALLS, *MOUTH, "socket", "lid", "lips"))
         self.held = torch.from_numpy(held).to(head.device)  # [M] bool
+        self.natural = torch.from_numpy(request.head.triangles_in(MOUTH)).to(head.device)  # [M] bool
         self.density = DensityControl(
             DensitySettings(
                 densify_from=settings.densify_from,
@@ -130,6 +131,7 @@ class State:
         )
         if settings.hold_eyes_and_mouth:
             paint_eyes_and_mouth(gaussians, request.head)
+            thin_lids_and_lips(gaussians, request.head)
         return State(request, head, gaussians, torch.zeros(head.identity_size, device=head.device))
 
     def set_rates(self) -> None:
@@ -144,11 +146,17 @@ class State:
             self.optimiser.param_groups[-1]["params"] = []
 
     def hold_eyes_and_mouth(self) -> None:
-        """Takes the gradient from places and sizes of the splats of eyes and mouth, where the settings say so."""
+        """Takes the gradient from all but the colours of the splats of eyes, lids, lips and mouth, and within the
+        mouth from the colours too, where the settings say so.
+
+        Pictures as small as a draft's show the inside of a mouth on a few pixels, and mostly not at all: what they
+        teach there is noise, and lips that turn transparent to match it.
+        """
         if self.request.settings.hold_eyes_and_mouth:
-            held = self.held[self.gaussians.triangle]
-            for parameter in (self.gaussians.offsets, self.gaussians.log_scales, self.gaussians.quats):
-                parameter.grad[held] = 0.0
+            triangle, splats = self.gaussians.triangle, self.gaussians
+            for parameter in (splats.offsets, splats.log_scales, splats.quats, splats.opacity_logits):
+                parameter.grad[self.held[triangle]] = 0.0
+            splats.sh.grad[self.natural[triangle]] = 0.0
 
     def clamp_colours(self) -> None:
         """Keeps the splats' mean colours displayable.

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headstudio.avatar.initialise import even_barycentric, neighbour_distance, paint_eyes_and_mouth, super_dense
+from headstudio.avatar.binding import triangle_frames
+from headstudio.avatar.initialise import (
+    even_barycentric,
+    neighbour_distance,
+    paint_eyes_and_mouth,
+    super_dense,
+    thin_lids_and_lips,
+)
 from headstudio.avatar.sh_rotation import SH_C0
 from headstudio.heads.head import Head
 from support.painted_avatar import shared_default_head
@@ -126,3 +133,21 @@ def test_eyes_and_mouth_start_in_natural_colours():
         assert least < colours[inside].min() <= colours[inside].max() < most, word
     skin = head.triangles_in(("face", "scalp", "lips"))[gaussians.triangle.numpy()]
     np.testing.assert_allclose(colours[skin], 0.5, atol=1e-6)
+
+
+def test_lids_and_lips_are_flat_on_the_surface():
+    head = shared_default_head()
+    vertices, triangles = torch.from_numpy(head.vertices), torch.from_numpy(head.triangles.astype(np.int64))
+    gaussians = super_dense(vertices, triangles, 1)
+    round_scales = gaussians.pose(vertices, triangles).scales
+    thin_lids_and_lips(gaussians, head)
+    posed = gaussians.pose(vertices, triangles)
+    normal = triangle_frames(vertices, triangles).rotation[:, :, 1][gaussians.triangle]
+    w, axis = posed.quats[:, :1], posed.quats[:, 1:]
+    local = normal - 2 * w * torch.linalg.cross(axis, normal)  # into the splat's own axes
+    local = local + 2 * torch.linalg.cross(axis, torch.linalg.cross(axis, normal))
+    thickness = (posed.scales * local).norm(dim=1) / round_scales[:, 0]
+    flat = torch.from_numpy(head.triangles_in(("lid", "lips")))[gaussians.triangle]
+    torch.testing.assert_close(thickness[flat], torch.full_like(thickness[flat], 0.3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(thickness[~flat], torch.ones_like(thickness[~flat]), atol=1e-3, rtol=0)
+    assert torch.equal(posed.scales[:, [0, 2]], round_scales[:, [0, 2]])

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from headstudio.avatar.file import Avatar
+from headstudio.avatar.initialise import thin_lids_and_lips
+from headstudio.avatar.rigged import RiggedGaussians
 from headstudio.avatar.splats import SplatArrays
 from headstudio.camera import orbit
 from headstudio.evaluate.agreement import agreement, part_triangles
@@ -85,6 +87,17 @@ def without_effect(avatar, *controls, opened=0.0):
         matrix[rows] = 0
     vertices = skin(head, *head.drive({"jawOpen": opened}))
     return replace(avatar, head=replace(head, vertices=vertices, controls=Controls(head.controls.names, *matrices)))
+
+
+def test_thin_lips_leave_the_opening_clear_and_still_close(stage):
+    avatar = painted_avatar({}, per_triangle=2)
+    splats = RiggedGaussians.from_arrays(avatar.splats)
+    thin_lids_and_lips(splats, avatar.head)
+    thin = Stage(replace(avatar, splats=splats.to_arrays()))
+    for figure in (lids, lips):
+        assert figure(thin)["clear"] > figure(stage)["clear"] + 0.05
+        assert figure(thin)["share"] < 0.05
+    assert lips(thin)["clear"] > 0.85
 
 
 def test_lids_that_never_close_and_lips_that_never_move_are_told():

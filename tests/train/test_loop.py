@@ -283,17 +283,23 @@ def test_ctrl_c_on_a_terminal_stops_after_the_step(head, prior, tmp_path):
 
 def test_eyes_and_mouth_stay_in_place_where_the_settings_say_so(head, prior):
     region = np.zeros(len(head.triangles), np.uint8)
-    region[::3] = 1
-    head = replace(head, region=region, region_names=("face", "lid_left"))
+    region[::3], region[1::3] = 1, 2
+    head = replace(head, region=region, region_names=("face", "lid_left", "tongue"))
     settings = replace(SIX_STEPS, prune_at=(), densify_threshold=1e6)  # as many splats as at the start, in their order
-    request = Request(settings, head, prior.name, prior.revision, PROMPT, "", 0)
-    start = State.start(request, Head(head)).gaussians.to_arrays()
-    free = train(settings, head, prior, PROMPT).splats
-    held = train(replace(settings, hold_eyes_and_mouth=True), head, prior, PROMPT).splats
-    on_lid = region[start.triangle] == 1
-    for name in ("offset", "scale", "rotation"):
-        moved = [np.abs(getattr(s, name) - getattr(start, name)).max(1) > 1e-5 for s in (held, free)]
-        assert not moved[0][on_lid].any(), name
-        assert moved[0][~on_lid].mean() > 0.3, name
-        assert moved[1][on_lid].mean() > 0.3, name
-    assert (np.abs(held.sh - start.sh).max((1, 2)) > 1e-5)[on_lid].mean() > 0.3  # colours are learnt
+    hold = replace(settings, hold_eyes_and_mouth=True)
+    runs = []
+    for chosen in (hold, settings):
+        request = Request(chosen, head, prior.name, prior.revision, PROMPT, "", 0)
+        start = State.start(request, Head(head)).gaussians.to_arrays()
+        runs.append((start, train(chosen, head, prior, PROMPT).splats))
+    start, held = runs[0]
+    face, lid, tongue = (region[start.triangle] == row for row in range(3))
+    for name in ("offset", "scale", "rotation", "opacity"):
+        moved = [np.abs(getattr(end, name) - getattr(begin, name)) > 1e-5 for begin, end in runs]
+        moved = [m.reshape(len(m), -1).any(1) for m in moved]
+        assert not moved[0][lid | tongue].any(), name
+        assert moved[0][face].mean() > 0.3, name
+        assert moved[1][lid | tongue].mean() > 0.3, name
+    coloured = np.abs(held.sh - start.sh).max((1, 2)) > 1e-5
+    assert coloured[lid].mean() > 0.3  # colours are learnt
+    assert not coloured[tongue].any()  # but for the mouth's
