@@ -33,9 +33,9 @@ def draw_by_engine(
     avatars: Sequence[PosedAvatar],
     surfaces: Sequence[Surface],
     offsets: np.ndarray,  # [S, 2] pixels
-    _wants_depth: bool,
+    wants_depth: bool,
     advance: Callable[[float], bool],
-) -> tuple[np.ndarray, np.ndarray] | None:
+) -> tuple[np.ndarray, np.ndarray | None] | None:
     """The same picture as ``draw_on_gpu``, drawn by the engine's CPU back end.
 
     Raises ``UserError`` if the engine is not found, cannot be started, or fails.
@@ -48,9 +48,8 @@ def draw_by_engine(
             stop()  # an answer that comes later belongs to nobody
     if picture is None:
         return None
-    left, bottom, right, top = view.border
-    colour, alpha, depth = (picture[name][::-1][bottom:top, left:right] for name in ("colour", "alpha", "depth"))
-    return np.concatenate([colour, alpha[..., None]], -1), depth
+    colour, alpha, depth = (picture[name][::-1] for name in ("colour", "alpha", "depth"))
+    return np.concatenate([colour, alpha[..., None]], -1), depth if wants_depth else None
 
 
 def stop() -> None:
@@ -70,6 +69,7 @@ def _request(
     posed = _together([avatar.posed() for avatar in avatars])
     near, far = view.clip
     depth = view.depth_of(posed["means"])
+    left, bottom, right, top = view.border
     seen = (depth >= near) & (depth <= far)
     starts = np.cumsum([0, *(len(surface.vertices) for surface in surfaces)])
     triangles = [surface.triangles + start for surface, start in zip(surfaces, starts[:-1], strict=True)]
@@ -78,6 +78,7 @@ def _request(
         "world_to_camera": view.world_to_camera,
         "intrinsics": view.intrinsics,
         "size": np.array([view.width, view.height]),
+        "border": np.array([left, view.height - top, right, view.height - bottom]),  # rows counted downwards
         "near": np.array(max(near, NEAR)),
         "orthographic": np.array(view.orthographic),
         "vertices": np.concatenate([np.zeros((0, 3), np.float32), *(surface.vertices for surface in surfaces)]),

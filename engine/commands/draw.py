@@ -32,10 +32,10 @@ def draw(request: Path) -> Path:
     """Draws one request and returns the picture's path, ``picture.npz`` beside it. Raises ``UserError``.
 
     The request holds the fields of ``PosedSplats`` (in the world of the camera), ``world_to_camera`` [4, 4],
-    ``intrinsics`` [3, 3], ``size`` (width, height in pixels), ``near`` (metres), ``orthographic``, and the surfaces
-    that hide splats: ``vertices`` [V, 3], ``triangles`` [T, 3] and ``offsets`` [S, 2] as ``rasterise_occluded`` takes
-    them. The picture has ``colour`` [H, W, 3] over black, ``alpha`` [H, W] and ``depth`` [H, W], depth times alpha in
-    metres.
+    ``intrinsics`` [3, 3], ``size`` (width, height in pixels), ``border`` (left, top, right, bottom: the part of it to
+    draw), ``near`` (metres), ``orthographic``, and the surfaces that hide splats: ``vertices`` [V, 3], ``triangles``
+    [T, 3] and ``offsets`` [S, 2] as ``rasterise_occluded`` takes them. The part drawn has ``colour`` [H, W, 3] over
+    black, ``alpha`` [H, W] and ``depth`` [H, W], depth times alpha in metres.
     """
     import numpy as np
     import torch
@@ -58,11 +58,17 @@ def draw(request: Path) -> Path:
             near=float(arrays["near"]),
             orthographic=bool(arrays["orthographic"]),
         )
-        surfaces = [arrays[name] for name in ("vertices", "triangles", "offsets")]
+        vertices, triangles, offsets = (arrays[name] for name in ("vertices", "triangles", "offsets"))
+        left, top, right, bottom = (int(side) for side in arrays["border"])
+        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+            raise ValueError(f"border {left, top, right, bottom} of {width} x {height} pixels")
     except (KeyError, ValueError, AssertionError) as error:
         raise UserError(f"{request} is no request for a picture: {error!r}.") from error
-    if len(surfaces[1]):
-        colour, alpha, depth = rasterise_occluded(gaussians, camera, *surfaces)
+    border = (left, top, right, bottom)
+    if len(triangles):
+        colour, alpha, depth = rasterise_occluded(gaussians, camera, vertices, triangles, offsets, border)
+    elif border != (0, 0, width, height):
+        colour, alpha, depth = rasterise_occluded(gaussians, camera, vertices, triangles, offsets[:1], border)
     else:
         render = rasterise(gaussians, camera)
         colour, alpha, depth = render.colour.numpy(), render.alpha.numpy(), render.depth.numpy()

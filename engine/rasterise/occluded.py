@@ -27,32 +27,41 @@ def rasterise_occluded(
     vertices: np.ndarray,  # [V, 3] world, metres
     triangles: np.ndarray,  # [T, 3]
     offsets: np.ndarray,  # [S, 2] pixels (right, down): how far the surfaces are moved
+    border: tuple[int, int, int, int] | None = None,  # left, top, right, bottom in pixels of the picture
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colour [H, W, 3] over black, alpha [H, W] and accumulated depth [H, W], float32, of one camera.
 
-    The tensors are float32 on the CPU. Takes 4 S bytes a pixel beside the picture.
+    With ``border`` only this part of the picture is drawn and returned. The tensors are float32 on the CPU. Takes 4 S
+    bytes a pixel beside the picture.
     """
-    width, height, near = camera.width, camera.height, float(camera.near)
+    near = float(camera.near)
     pose, intrinsics = camera.world_to_camera.double().numpy(), camera.intrinsics.double().numpy()
+    left, top, right, bottom = border or (0, 0, camera.width, camera.height)
+    width, height = right - left, bottom - top
     points = vertices.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
     nearest = np.full((len(offsets), height, width), np.inf, np.float32)
-    triangles, offsets = triangles.astype(np.int32), offsets.astype(np.float64)
+    triangles, places = triangles.astype(np.int32), offsets.astype(np.float64) - (left, top)
 
     def look(sample: int) -> None:
-        _surface_depth(points, triangles, intrinsics, offsets[sample], near, camera.orthographic, nearest[sample])
+        _surface_depth(points, triangles, intrinsics, places[sample], near, camera.orthographic, nearest[sample])
 
     workers.run(look, [(sample,) for sample in range(len(offsets))])
 
     n = len(gaussians)
     arrays = [tensor.detach().contiguous().numpy() for tensor in vars(gaussians).values()]
-    splats, boxes = np.empty((n, cpu_project.SPLAT), np.float32), np.empty((n, 4), np.int32)
+    splats, boxes = np.zeros((n, cpu_project.SPLAT), np.float32), np.zeros((n, 4), np.int32)
     radii, tiles = np.empty(n, np.float32), np.empty(n, np.int32)
     eye = -pose[:3, :3].T @ pose[:3, 3]
     cpu_project.project(
-        0, n, *arrays, pose[None], intrinsics[None], eye[None], np.empty((0, 0, 2), np.float32), width, height, near,
-        camera.orthographic, TILE, constants.BLUR, constants.ALPHA_MIN, constants.FRUSTUM_MARGIN, constants.FAR,
-        constants.QUATERNION_MIN_SQUARED, _SH, splats, boxes, radii, tiles,
+        0, n, *arrays, pose[None], intrinsics[None], eye[None], np.empty((0, 0, 2), np.float32), camera.width,
+        camera.height, near, camera.orthographic, TILE, constants.BLUR, constants.ALPHA_MIN, constants.FRUSTUM_MARGIN,
+        constants.FAR, constants.QUATERNION_MIN_SQUARED, _SH, splats, boxes, radii, tiles,
     )  # fmt: skip
+    # How a splat is seen depends on the whole picture (FRUSTUM_MARGIN); what it covers is asked of the border alone
+    splats[:, :2] -= (left, top)
+    boxes = np.clip(boxes - np.array([left, top, left, top], np.int32), 0, np.array([width, height] * 2, np.int32))
+    spans = (boxes[:, 2:] - 1) // TILE - boxes[:, :2] // TILE + 1
+    tiles = np.where((tiles > 0) & (boxes[:, 2:] > boxes[:, :2]).all(1), spans.prod(1), 0).astype(np.int32)
     columns, rows = -(-width // TILE), -(-height // TILE)
     slots = np.zeros(n + 1, np.int64)
     np.cumsum(tiles, out=slots[1:])

@@ -9,13 +9,17 @@ from support.engine_picture import engine_picture
 WIDTH, HEIGHT = 160, 120  # pixels of the fixture `camera`
 
 
-def shoot(bpy, scene, tmp_path) -> np.ndarray:
-    """F12, read back from a 16-bit PNG: straight RGBA [H, W, 4], display-referred, top row first."""
+def shoot(bpy, scene, tmp_path, kind="PNG") -> np.ndarray:
+    """F12, read back from its file as RGBA [H, W, 4], top row first.
+
+    A PNG of 16 bits is straight and display-referred, an OPEN_EXR of 32 bits premultiplied and scene-linear.
+    """
     settings = scene.render.image_settings
-    settings.file_format, settings.color_mode, settings.color_depth = "PNG", "RGBA", "16"
-    scene.render.filepath = str(tmp_path / "picture.png")
+    settings.file_format, settings.color_mode = kind, "RGBA"
+    settings.color_depth = {"PNG": "16", "OPEN_EXR": "32"}[kind]
+    scene.render.filepath = str(tmp_path / "picture")
     bpy.ops.render.render(write_still=True)
-    return read(bpy, scene.render.filepath)
+    return read(bpy, scene.render.filepath + scene.render.file_extension)
 
 
 def read(bpy, path) -> np.ndarray:
@@ -73,12 +77,3 @@ def add_plane(bpy, scene, corners, colour=None):
 def left_half(y: float, edge: float = 0.0) -> list:
     """A wall at ``y`` that ends at x = ``edge`` and covers all to its left in the picture."""
     return [(-1, y, -1), (edge, y, -1), (edge, y, 1), (-1, y, 1)]
-
-
-def shoot_exr(bpy, scene, tmp_path) -> np.ndarray:
-    """F12, scene-linear premultiplied RGBA [H, W, 4], top row first."""
-    settings = scene.render.image_settings
-    settings.file_format, settings.color_mode, settings.color_depth = "OPEN_EXR", "RGBA", "32"
-    scene.render.filepath = str(tmp_path / "picture.exr")
-    bpy.ops.render.render(write_still=True)
-    return read(bpy, scene.render.filepath)

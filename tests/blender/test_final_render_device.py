@@ -43,6 +43,23 @@ def test_cpu_and_gpu_draw_the_same(bpy, scene, addon, rig, camera, engine, tmp_p
     assert addon.cpu_render._current is None  # the engine's process has ended with the render
 
 
+def test_the_cpu_draws_the_border_alone(bpy, scene, addon, rig, camera, engine, tmp_path, monkeypatch):
+    """As it is in the whole picture."""
+    scene.headstudio_render.device = "CPU"
+    whole = shoot(bpy, scene, tmp_path)
+    scene.render.use_border = scene.render.use_crop_to_border = True
+    scene.render.border_min_x, scene.render.border_max_x = 0.4, 0.55
+    scene.render.border_min_y, scene.render.border_max_y = 0.45, 0.8
+    drawn, draw = [], addon.cpu_render._Painter.draw
+    monkeypatch.setattr(addon.cpu_render._Painter, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    part = shoot(bpy, scene, tmp_path)
+    height, width = part.shape[:2]
+    assert drawn[0]["alpha"].shape == (height, width)
+    top, left = len(whole) - int(0.8 * len(whole)), int(0.4 * whole.shape[1])
+    assert part[..., 3].mean() > 0.3
+    np.testing.assert_allclose(part, whole[top : top + height, left : left + width], atol=2e-3)
+
+
 def test_an_engine_that_is_not_there_is_named(bpy, scene, rig, camera, monkeypatch, tmp_path):
     monkeypatch.setenv("HEADSTUDIO_ENGINE", "/nowhere/headstudio")
     scene.headstudio_render.device = "CPU"

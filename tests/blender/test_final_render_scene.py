@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pictures import psnr
-from shots import WIDTH, add_plane, expected, left_half, shoot, shoot_exr
+from shots import WIDTH, add_plane, expected, left_half, shoot
 
 SH_0 = 0.28209479177387814
 
@@ -55,9 +55,9 @@ def test_depth_is_the_engines(bpy, scene, addon, rig, avatar, camera, tmp_path):
     tree = compositor.compositing_tree(scene)
     layers = next(node for node in tree.nodes if node.type == "R_LAYERS")
     tree.links.new(layers.outputs["Depth"], compositor.picture_socket(tree))
-    depth = shoot_exr(bpy, scene, tmp_path)[..., 0]
+    depth = shoot(bpy, scene, tmp_path, "OPEN_EXR")[..., 0]
     posed_splats = addon.export_ply.posed_splats
-    posed = posed_splats(avatar.splats, rig.mesh, bpy.context.evaluated_depsgraph_get(), np.eye(3, dtype=np.float32))
+    posed = posed_splats(avatar.splats, rig.mesh, bpy.context.evaluated_depsgraph_get(), np.eye(4))
     metres = posed.means[:, 1] - camera.location.y  # the camera looks along +y
     painted = replace(posed, sh=np.repeat((metres[:, None, None] - 0.5) / SH_0, 3, 2).astype(np.float32))
     blended, alpha = expected(bpy, addon, scene, rig.mesh, avatar.splats, posed=painted)
@@ -74,7 +74,7 @@ def test_combined_with_cycles(bpy, scene, addon, rig, camera, tmp_path, border):
     add_plane(bpy, scene, left_half(0.5, edge=1), blue)
     scene.render.use_border = scene.render.use_crop_to_border = border
     scene.render.border_min_x, scene.render.border_min_y = 0.2, 0.3
-    splats = shoot_exr(bpy, scene, tmp_path)
+    splats = shoot(bpy, scene, tmp_path, "OPEN_EXR")
     scene.render.engine, scene.cycles.samples, scene.cycles.device = "CYCLES", 4, "CPU"
     scene.cycles.use_denoising = False
     assert bpy.ops.headstudio.combine() == {"FINISHED"}
@@ -83,7 +83,7 @@ def test_combined_with_cycles(bpy, scene, addon, rig, camera, tmp_path, border):
     nodes = addon.compositor.compositing_tree(scene).nodes
     assert len([node for node in nodes if node.type == "ALPHAOVER"]) == 1
     scene.render.resolution_percentage = 100
-    picture = shoot_exr(bpy, scene, tmp_path)
+    picture = shoot(bpy, scene, tmp_path, "OPEN_EXR")
     assert picture.shape == splats.shape
     half = WIDTH // 2 - (int(0.2 * WIDTH) if border else 0)
     np.testing.assert_allclose(picture[:, : half - 1, :3], np.broadcast_to(red, (len(picture), half - 1, 3)), atol=2e-3)
@@ -93,7 +93,7 @@ def test_combined_with_cycles(bpy, scene, addon, rig, camera, tmp_path, border):
     assert psnr(picture, behind) < 20
     # What comes into the main scene later is in the second as well
     add_plane(bpy, scene, left_half(-0.4, edge=1), (0, 1, 0))
-    np.testing.assert_allclose(shoot_exr(bpy, scene, tmp_path)[..., 1], 1, atol=2e-3)
+    np.testing.assert_allclose(shoot(bpy, scene, tmp_path, "OPEN_EXR")[..., 1], 1, atol=2e-3)
 
 
 def test_what_edits_have_removed_is_left_out_and_said(bpy, scene, rig, camera, tmp_path, capfd):

@@ -52,6 +52,20 @@ def test_a_wall_leaves_the_splats_before_it(gaussians, orthographic):
     np.testing.assert_allclose(alpha, plain.alpha, atol=1e-5)
 
 
+@pytest.mark.parametrize("orthographic", [False, True])
+@pytest.mark.parametrize("border", [(0, 0, 45, 37), (20, 17, 38, 36), (21, 17, 22, 18)])
+def test_a_border_is_that_part_of_the_picture(gaussians, orthographic, border):
+    view = camera(orthographic)
+    wall = np.array([[-5, -5, 0.1], [0, -5, -0.2], [0.1, 5, 0.2]])
+    places = np.array([[-0.3, 0.2], [0.1, -0.4], [0.4, 0.3]])
+    whole = rasterise_occluded(gaussians, view, wall, np.array([[0, 1, 2]]), places)
+    part = rasterise_occluded(gaussians, view, wall, np.array([[0, 1, 2]]), places, border)
+    left, top, right, bottom = border
+    for one, two in zip(whole, part, strict=True):
+        np.testing.assert_allclose(two, one[top:bottom, left:right], atol=1e-4)
+    assert part[1].max() > 0.1
+
+
 def test_the_edge_hides_the_share_of_places_that_it_covers():
     """One large splat behind a half-plane that ends within a column; each place in the pixel counts by itself."""
     splat = Gaussians(
