@@ -126,8 +126,8 @@ class TrainSettings:
     """Weight of the mean opacity: above 0, splats that nothing needs fade away. Not in the paper."""
 
     hold_eyes_and_mouth: bool = False
-    """Splats of eyes, lids, lips and mouth keep their place, size and opacity; eyes start in natural colours, and a
-    mouth's inside keeps them: they close tightly, and nothing hidden drifts out. Not in the paper."""
+    """Splats of eyes, lids, lips and mouth keep place, size and opacity, and a mouth its natural colours: they close
+    tightly, and nothing hidden drifts out. Not in the paper."""
 
     densify_from: float = 0.06
     """Fraction of the run at which splats are first cloned and split."""
