@@ -6,10 +6,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE = Path(sys.executable).with_name("headstudio")
 WIDTH, HEIGHT = 1280, 960
 TOOLS = ("Xvfb", "xdotool", "import")  # the last is ImageMagick's
 
@@ -23,6 +27,33 @@ def end(process: subprocess.Popen) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
+
+
+def new_user(executable: str, folder: Path) -> dict[str, str]:
+    """A user who has nothing but the extension, built from this checkout; returns the environment that makes it so."""
+    (folder / "user").mkdir()
+    environment = {
+        "BLENDER_USER_RESOURCES": str(folder / "user"),
+        "HOME": str(folder),
+        "HEADSTUDIO_ENGINE": str(ENGINE),
+    }
+    built = _output([sys.executable, ROOT / "build_addon.py", "--output-folder", folder], environment={})
+    install = ["--command", "extension", "install-file", "-r", "user_default", "-e", built.split()[-1]]
+    _output([executable, *install], environment)
+    return environment
+
+
+def _output(command: list, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 class Desktop:
@@ -49,8 +80,13 @@ class Desktop:
         # Two moves, for Blender takes up a button when the mouse comes to it
         self._run("xdotool", "mousemove", round(x) - 2, round(y), "mousemove", round(x), round(y))
 
-    def click(self, button: int = 1) -> None:
-        self._run("xdotool", "click", button)
+    def click(self, count: int = 1) -> None:
+        self._run("xdotool", "click", "--repeat", count, "--delay", 60, 1)
+
+    def drag(self, dx: int, steps: int = 12) -> None:
+        """Press, go ``dx`` pixels to the right in steps, let go."""
+        way = [part for _ in range(steps) for part in ("mousemove_relative", "--", round(dx / steps), 0, "sleep", 0.03)]
+        self._run("xdotool", "mousedown", 1, "sleep", 0.2, *way, "sleep", 0.2, "mouseup", 1)
 
     def key(self, *names: str) -> None:
         self._run("xdotool", "key", "--delay", 60, *names)
@@ -58,8 +94,9 @@ class Desktop:
     def type(self, text: str) -> None:
         self._run("xdotool", "type", "--delay", 30, text)
 
-    def picture(self, path: Path) -> None:
+    def picture(self, path: Path) -> Path:
         self._run("import", "-window", "root", path)
+        return path
 
 
 class Blender:
@@ -95,8 +132,11 @@ class Blender:
     def log(self) -> str:
         return (self.folder / "blender.log").read_text(errors="replace")
 
-    def ask(self, expression: str, seconds: float = 60) -> Any:
-        """The value of a Python expression in Blender's main thread, by way of JSON."""
+    def ask(self, expression: str, seconds: float = 120) -> Any:
+        """The value of a Python expression in Blender's main thread, by way of JSON.
+
+        All mouse and keyboard input that was sent before has been acted on by then.
+        """
         self._count += 1
         question = self.folder / f"{self._count:05d}.ask"
         part = question.with_suffix(".new")
@@ -111,58 +151,27 @@ class Blender:
         assert "error" not in found, f"{expression}\n{found['error']}"
         return found["value"]
 
-    def until(self, expression: str, seconds: float, say: str = "") -> Any:
+    def until(self, expression: str, seconds: float = 30) -> Any:
         """Ask again and again; returns the first answer that is true."""
         over = time.monotonic() + seconds
         while not (answer := self.ask(expression)):
-            detail = self.ask(say) if say and time.monotonic() > over else ""
-            assert time.monotonic() < over, f"Not within {seconds} s: {expression} {detail}"
+            assert time.monotonic() < over, f"Not within {seconds} s: {expression}"
             time.sleep(0.1)
         return answer
 
+    def do(self, act: Callable[[], object], expression: str, tries: int = 3) -> Any:
+        """Act, and see by ``expression`` that it took; where it did not, act again. Returns the answer."""
+        for left in reversed(range(tries)):
+            act()
+            try:
+                return self.until(expression, seconds=10)
+            except AssertionError:
+                if left == 0:
+                    raise
+        raise ValueError("tries must be positive")
 
-class Sidebar:
-    """The sidebar of the 3D viewport: finds a button by sending the mouse down the panel and asking what it is over."""
-
-    STEP = 9  # pixels; a button is about 20 high
-
-    def __init__(self, blender: Blender):
-        self.blender, self.desktop = blender, blender.desktop
-
-    def under_mouse(self) -> str:
-        return self.blender.ask("under_mouse('VIEW_3D', 'UI')")
-
-    def over(self, wanted: str, across: float = 0.7, start: float = 0.0) -> float:
-        """Put the mouse on the first button whose operator or property holds ``wanted``; returns its y.
-
-        ``across`` is where to look, as a share of the panel's width; ``start`` the first y.
-        """
-        left, top, width, height = self.blender.ask("rectangle('VIEW_3D', 'UI')")
-        seen: list[str] = []
-        y = max(start, top + 4)
-        while y < top + height - 4:
-            self.desktop.move(left + across * (width - 24), y)
-            time.sleep(0.04)
-            found = self.under_mouse()
-            if wanted in found:
-                self.desktop.move(left + across * (width - 24), y + 4)
-                if wanted in self.under_mouse():
-                    return y + 4
-            if found and found not in seen:
-                seen.append(found)
-            y += self.STEP
-        raise AssertionError(f"No button {wanted} in the sidebar; there are {seen}")
-
-    def click(self, wanted: str, **where: float) -> float:
-        y = self.over(wanted, **where)
-        self.desktop.click()
-        return y
-
-    def write(self, wanted: str, text: str) -> None:
-        """Click into a field, replace what it holds, confirm."""
-        self.over(wanted)
-        self.desktop.click()
-        self.desktop.click()  # number fields want a double click, in text fields it chooses a word
-        self.desktop.key("ctrl+a")
-        self.desktop.type(text)
-        self.desktop.key("Return")
+    def picture(self, path: Path) -> Path:
+        """What the window shows, once everything that has changed is drawn."""
+        before = self.ask("redraw()")
+        self.until(f"len(drawn) > {before}", seconds=120)
+        return self.desktop.picture(path)
