@@ -7,6 +7,7 @@ import textwrap
 import bpy
 
 from .expressions import avatar_mesh
+from .framing import HEADSTUDIO_OT_frame_avatar
 
 WRAP = 38  # characters that fit in the sidebar, whose labels do not wrap by themselves
 
@@ -64,6 +65,7 @@ class HEADSTUDIO_PT_display(bpy.types.Panel):
         points = settings.style == "POINTS"
         layout.prop(settings, "point_size" if points else "splat_scale")
         layout.prop(settings, "budget")
+        layout.operator(HEADSTUDIO_OT_frame_avatar.bl_idname, icon="ZOOM_SELECTED")
         mesh = avatar_mesh(context)
         if mesh is not None:
             layout.prop(mesh, "display_type", text="Mesh As")

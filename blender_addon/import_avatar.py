@@ -10,6 +10,7 @@ from bpy_extras.io_utils import ImportHelper
 
 from ..engine.avatar.file import Avatar, load_avatar
 from ..engine.errors import UserError
+from . import framing
 from .avatar_parts import AvatarParts, avatar_parts
 from .export_avatar import ENDING, KEPT
 from .rig import Rig, all_or_nothing, build_rig
@@ -63,6 +64,9 @@ class HEADSTUDIO_OT_import_avatar(bpy.types.Operator, ImportHelper):
     filter_glob: bpy.props.StringProperty(default=f"*{ENDING}", options={"HIDDEN"})
     directory: bpy.props.StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
     files: bpy.props.CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
+    frame: bpy.props.BoolProperty(
+        name="Frame in Views", default=True, description="Move 3D views in which the avatar would hardly be seen to it"
+    )
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Import every file that was chosen; one that cannot be read is reported and keeps none of the others out."""
@@ -75,6 +79,8 @@ class HEADSTUDIO_OT_import_avatar(bpy.types.Operator, ImportHelper):
                 continue
             rig = import_avatar(avatar, path.name.removesuffix(ENDING), context.collection)
             make_active(rig.mesh, context.view_layer)
+            if self.frame:
+                framing.show(rig.mesh, context.window_manager)
             self.report({"INFO"}, f"Imported {len(avatar.splats):,} splats on {rig.mesh.name}")
             imported += 1
         return {"FINISHED"} if imported else {"CANCELLED"}

@@ -12,6 +12,7 @@ from pathlib import Path
 import bpy
 
 from ..engine.job import JobRequest
+from . import framing
 from .engine_process import find_engine
 from .import_avatar import add_avatar, make_active
 from .job_preview import jobs_with_preview, remove_preview, show_preview
@@ -29,6 +30,7 @@ class _Following:
         self.watch: JobWatch | None = None
         self.setting: str | None = None  # the preference that the watched folder comes from
         self.scenes: dict[Path, str] = {}  # job to the name of the scene that its avatar is for
+        self.views: dict[Path, framing.Poses] = {}  # job to the views when its avatar was asked for
         self.fault = ""  # what went wrong in the last round
         self.held = ""  # why an avatar that was loaded does not come into the scene yet
         self.choose = ""  # the job to be chosen in the list as soon as it stands there
@@ -139,12 +141,14 @@ def resume(context: bpy.types.Context, folder: Path | None) -> None:
 def show(context: bpy.types.Context, folder: Path) -> None:
     """Bring the job's snapshots and its finished avatar into this scene."""
     _state.scenes[folder] = context.scene.name
+    _state.views[folder] = framing.poses(context.window_manager)
     watching(context).want(folder)
 
 
 def forget(folder: Path) -> None:
     """Nothing more of this job comes into the scene, and what is there of its snapshots goes."""
     _state.scenes.pop(folder, None)
+    _state.views.pop(folder, None)
     if _state.watch is not None:
         _state.watch.dismiss(folder)
     remove_preview(folder)
@@ -159,6 +163,7 @@ def _stop() -> None:
         _state.watch.stop()
     _state.watch, _state.setting, _state.drawn = None, None, ()
     _state.scenes.clear()
+    _state.views.clear()
 
 
 @bpy.app.handlers.persistent
@@ -168,6 +173,7 @@ def _on_load(*_) -> None:
         for folder in _state.scenes:
             _state.watch.forget(folder)
     _state.scenes.clear()
+    _state.views.clear()
     _state.drawn = ()
     if _state.watch is not None:
         _adopt_previews()
@@ -235,7 +241,8 @@ def _take_in(context: bpy.types.Context, loaded: Loaded) -> bool:
         return False
     if loaded.finished is None:
         if scene.headstudio.live_preview:
-            show_preview(loaded.folder, loaded.name, loaded.snapshot, scene)
+            shown = show_preview(loaded.folder, loaded.name, loaded.snapshot, scene)
+            framing.show(shown, context.window_manager, _state.views.pop(loaded.folder, {}))
         return True
     with _seen_from(context, window):
         rig = add_avatar(loaded.finished, loaded.name, scene.collection)
@@ -243,6 +250,7 @@ def _take_in(context: bpy.types.Context, loaded: Loaded) -> bool:
         if not context.view_layer.objects.selected:  # otherwise the artist is at work on something else
             make_active(rig.mesh, context.view_layer)
         bpy.ops.ed.undo_push(message="HeadStudio: Generate")
+    framing.show(rig.mesh, context.window_manager, _state.views.pop(loaded.folder, {}))
     _state.scenes.pop(loaded.folder, None)
     return True
 

@@ -58,6 +58,17 @@ def test_an_import_that_fails_leaves_nothing_behind(bpy, scene, addon, avatar, m
     assert addon.import_avatar.import_avatar(avatar, "Noise", scene.collection).mesh.name == "Noise"
 
 
+def test_an_import_in_the_background_moves_no_view(bpy, scene, addon, file):
+    """tests/window/test_framing.py has what a window shows."""
+    areas = [area for screen in bpy.data.screens for area in screen.areas if area.type == "VIEW_3D"]
+    views = [area.spaces.active.region_3d for area in areas]
+    before = [addon.framing._pose(view) for view in views]
+    assert before
+    bpy.ops.import_scene.headstudio_avatar(filepath=str(file))
+    assert [addon.framing._pose(view) for view in views] == before
+    assert not bpy.ops.headstudio.frame_avatar.poll()
+
+
 def test_several_dropped_files_and_one_that_is_damaged(bpy, scene, file):
     """What a drop on the window gives: a folder and names."""
     (file.parent / "other.avatar.npz").write_bytes(file.read_bytes())
