@@ -49,6 +49,7 @@ def run(repetitions: int) -> dict:
         def measure(*options: str) -> dict:
             command = [sys.executable, "-m", "benchmarks.blender_enable", "--inside", *options]
             environment = {**os.environ, "BLENDER_USER_RESOURCES": folder}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or Python would compile all files at every start
             done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
             return json.loads(done.stdout.splitlines()[-1])
 

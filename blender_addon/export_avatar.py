@@ -10,15 +10,18 @@ import io
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bpy
 import numpy as np
 from bpy_extras.io_utils import ExportHelper
 
-from ..engine.avatar.file import Avatar, save_avatar, unpack_avatar
 from ..engine.errors import UserError
 from .expressions import avatar_mesh
 from .splat_data import load_splats
+
+if TYPE_CHECKING:
+    from ..engine.avatar.file import Avatar
 
 ENDING = ".avatar.npz"
 KEPT = "headstudio_avatar"  # custom property of the splats' data-block
@@ -26,6 +29,8 @@ KEPT = "headstudio_avatar"  # custom property of the splats' data-block
 
 def kept_avatar(splats: bpy.types.Mesh) -> Avatar:
     """The avatar whose splats these are. Raises ``UserError`` if its head was not kept or is damaged."""
+    from ..engine.avatar.file import unpack_avatar  # not when Blender starts: see import_avatar.py
+
     packed = splats.get(KEPT)
     if not isinstance(packed, bytes):
         raise UserError(f"{splats.name} does not hold its head. Import the avatar anew from its file to export it.")
@@ -63,6 +68,8 @@ class HEADSTUDIO_OT_export_avatar(bpy.types.Operator, ExportHelper):
         return ExportHelper.invoke(self, context, event)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
+        from ..engine.avatar.file import save_avatar
+
         path = bpy.path.abspath(self.filepath)
         try:
             save_avatar(path, kept_avatar(avatar_mesh(context).data.headstudio.splats))

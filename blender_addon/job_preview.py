@@ -7,13 +7,16 @@ avatar.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bpy
 
-from ..engine.avatar.file import Avatar
 from .rig import head_mesh
 from .rig_arrays import to_blender
 from .splat_data import bind_splats, store_splats
+
+if TYPE_CHECKING:
+    from ..engine.avatar.file import Avatar
 
 JOB_PROPERTY = "headstudio_job"  # on the preview's object: the job's folder
 

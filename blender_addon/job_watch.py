@@ -14,14 +14,17 @@ import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..engine.avatar.file import Avatar, load_avatar
 from ..engine.errors import UserError
 from ..engine.job import DONE
-from .avatar_parts import AvatarParts, avatar_parts, storable
 from .engine_process import start_worker
 from .job_queue import REMOVED, JobQueue, Ownership
 from .job_reader import AT_WORK, BROKEN, DELETED, WAITING, Entry, JobReader, broken
+
+if TYPE_CHECKING:
+    from ..engine.avatar.file import Avatar
+    from .avatar_parts import AvatarParts
 
 BUSY, IDLE = 0.2, 1.0  # seconds between two looks while a job is at work, and otherwise
 
@@ -232,6 +235,9 @@ class JobWatch:
             last = self._wanted.get(entry.folder)
         if last is None or entry.state in (BROKEN, DELETED) or (not done and entry.snapshot <= last):
             return
+        from ..engine.avatar.file import load_avatar  # not when Blender starts: see import_avatar.py
+        from .avatar_parts import avatar_parts, storable
+
         job = self._readers[entry.folder].job
         path = job.avatar_path if done else job.preview_folder / "snapshot.avatar.npz"
         name = job.request.name

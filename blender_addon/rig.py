@@ -10,12 +10,15 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import bpy
 import numpy as np
 
-from ..engine.heads.arrays import HeadArrays
 from .rig_arrays import ENGINE_TO_BLENDER, RigArrays, ShapeKey
+
+if TYPE_CHECKING:
+    from ..engine.heads.arrays import HeadArrays
 
 DRIVE_SUFFIX = "_expression"  # the hidden bone that carries what sliders such as jawOpen add to a joint
 SMALLEST_TURN = 1e-6  # radians at a slider's full value that are worth a term

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..engine.heads.arrays import HeadArrays
+if TYPE_CHECKING:
+    from ..engine.heads.arrays import HeadArrays
 
 # Engine axes (columns) in Blender's: (x, y, z) -> (x, -z, y)
 ENGINE_TO_BLENDER = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])

@@ -36,10 +36,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .avatar.atomic import atomic_write
 from .errors import UserError
-from .train.settings import TrainSettings, get_preset
+
+if TYPE_CHECKING:
+    from .train.settings import TrainSettings
 
 FORMAT = "headstudio job"
 VERSION = 1
@@ -112,6 +115,9 @@ class JobRequest:
 
     def train_settings(self) -> TrainSettings:
         """The preset's settings with what the request changes."""
+        # Not before: it takes 10 ms, and Blender imports this module at every start
+        from .train.settings import TrainSettings, get_preset
+
         preset = get_preset(self.preset).to_json()
         if not isinstance(self.settings, dict):
             raise UserError(f"The request's settings are {self.settings!r}; they must be names with values.")
