@@ -4,8 +4,9 @@
 #
 #     BLENDER_CHROOT=DIR BLENDER=$PWD/tools/window_blender.sh make test
 #
-# /tmp and this checkout are seen inside under the same paths. The engine that HEADSTUDIO_ENGINE names is started in
-# this machine's own system, whose Python and libraries it was set up with. Needs root; its mounts end with Blender.
+# /tmp, TMPDIR and this checkout are seen inside under the same paths. The engine that HEADSTUDIO_ENGINE names is
+# started in this machine's own system, whose Python and libraries it was set up with. Needs root; its mounts end with
+# Blender.
 set -euo pipefail
 
 if [ "${1:-}" != --inside ]; then
@@ -22,13 +23,13 @@ mount --rbind / "$inside/mnt/machine"
 mount --rbind /dev "$inside/dev"
 mount -t proc proc "$inside/proc"
 mount -t tmpfs tmpfs "$inside/run"
-for path in /tmp "$checkout"; do
+for path in /tmp "${TMPDIR:-/tmp}" "$checkout"; do
   mkdir -p "$inside$path"
   mount --bind "$path" "$inside$path"
 done
 
 if [ -n "${HEADSTUDIO_ENGINE:-}" ]; then
-  printf '#!/bin/sh\nexec chroot /mnt/machine %q "$@"\n' "$HEADSTUDIO_ENGINE" >"$inside/run/headstudio"
+  printf '#!/bin/bash\nexec chroot /mnt/machine %q "$@"\n' "$HEADSTUDIO_ENGINE" >"$inside/run/headstudio"
   chmod 755 "$inside/run/headstudio"
   export HEADSTUDIO_ENGINE=/run/headstudio
 fi
