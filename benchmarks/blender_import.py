@@ -17,28 +17,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[1]
 COEFFICIENTS = (1, 16)  # spherical harmonics of degree 0 and 3
-
-
-def write_avatar(path: Path, count: int, coefficients: int) -> None:
-    from headstudio.avatar.file import Avatar, bake_identity, save_avatar
-    from headstudio.avatar.splats import SplatArrays
-    from headstudio.heads.default_head import default_head
-
-    head, rng = bake_identity(default_head()), np.random.default_rng(0)
-    rotation = rng.normal(size=(count, 4))
-    splats = SplatArrays(
-        triangle=rng.integers(0, len(head.triangles), count).astype(np.int32),
-        offset=(0.3 * rng.normal(size=(count, 3))).astype(np.float32),
-        scale=np.exp(0.4 * rng.normal(size=(count, 3)) - 1).astype(np.float32),
-        rotation=(rotation / np.linalg.norm(rotation, axis=1, keepdims=True)).astype(np.float32),
-        sh=(0.4 * rng.normal(size=(count, coefficients, 3))).astype(np.float32),
-        opacity=rng.random(count).astype(np.float32),
-    )
-    save_avatar(path, Avatar(head, splats, {"prompt": "noise"}))
 
 
 def import_in_blender(avatars: list[str], repetitions: int) -> None:
@@ -66,10 +46,14 @@ def import_in_blender(avatars: list[str], repetitions: int) -> None:
 
 
 def run(count: int, repetitions: int) -> dict:
+    from headstudio.avatar.file import save_avatar
+
+    from benchmarks.common import noise_avatar
+
     with tempfile.TemporaryDirectory() as folder:
         paths = {c: Path(folder) / f"sh{c}.avatar.npz" for c in COEFFICIENTS}
         for coefficients, path in paths.items():
-            write_avatar(path, count, coefficients)
+            save_avatar(path, noise_avatar(count, coefficients))
         subprocess.run([sys.executable, "build_addon.py", "--output-folder", folder], check=True, cwd=ROOT)
         command = [sys.executable, "-m", "benchmarks.blender_import", "--inside", *map(str, paths.values())]
         done = subprocess.run(

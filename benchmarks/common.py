@@ -13,7 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
+from headstudio.avatar.file import Avatar, bake_identity
+from headstudio.avatar.splats import SplatArrays
+from headstudio.heads.default_head import default_head
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -46,6 +50,22 @@ def machine() -> dict:
     if torch.cuda.is_available():
         description["gpu"] = torch.cuda.get_device_name()
     return description
+
+
+def noise_avatar(count: int, coefficients: int = 16) -> Avatar:
+    """``count`` small splats of noise, evenly over the default head."""
+    head = bake_identity(default_head())
+    rng = np.random.default_rng(0)
+    rotation = rng.normal(size=(count, 4))
+    splats = SplatArrays(
+        triangle=rng.integers(0, len(head.triangles), count).astype(np.int32),
+        offset=(0.2 * rng.normal(size=(count, 3))).astype(np.float32),
+        scale=np.exp(0.3 * rng.normal(size=(count, 3)) - 1.5).astype(np.float32),
+        rotation=(rotation / np.linalg.norm(rotation, axis=1, keepdims=True)).astype(np.float32),
+        sh=(0.3 * rng.normal(size=(count, coefficients, 3))).astype(np.float32),
+        opacity=rng.random(count).astype(np.float32),
+    )
+    return Avatar(head, splats, {"prompt": "noise"})
 
 
 def measure(variants: dict[str, Callable[[], None]], repetitions: int, warm_up: bool = True) -> dict[str, dict]:

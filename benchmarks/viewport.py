@@ -22,11 +22,8 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from headstudio.avatar.file import Avatar, bake_identity
-from headstudio.avatar.splats import SplatArrays
-from headstudio.heads.default_head import default_head
 
-from benchmarks.common import machine, write_results
+from benchmarks.common import machine, noise_avatar, write_results
 from build_addon import build
 
 SIZE = 512  # pixels, width and height of what is drawn
@@ -52,22 +49,6 @@ class Clock:
             figures = {"median_ms": median(wall), "min_ms": min(wall), "median_processor_ms": median(processor)}
             results[name] = {key: round(value, 3) for key, value in figures.items()}
         return results
-
-
-def avatar_of(count: int, coefficients: int = 16) -> Avatar:
-    """Small splats of noise, evenly over the default head."""
-    head = bake_identity(default_head())
-    rng = np.random.default_rng(0)
-    rotation = rng.normal(size=(count, 4))
-    splats = SplatArrays(
-        triangle=rng.integers(0, len(head.triangles), count).astype(np.int32),
-        offset=(0.2 * rng.normal(size=(count, 3))).astype(np.float32),
-        scale=np.exp(0.3 * rng.normal(size=(count, 3)) - 1.5).astype(np.float32),
-        rotation=(rotation / np.linalg.norm(rotation, axis=1, keepdims=True)).astype(np.float32),
-        sh=(0.3 * rng.normal(size=(count, coefficients, 3))).astype(np.float32),
-        opacity=rng.random(count).astype(np.float32),
-    )
-    return Avatar(head, splats, {})
 
 
 def install(folder: Path):
@@ -185,7 +166,7 @@ def main() -> None:
     description = machine()
     with tempfile.TemporaryDirectory() as folder:
         bpy, addon = install(Path(folder))
-        avatar = avatar_of(arguments.splats)
+        avatar = noise_avatar(arguments.splats)
         rig = addon.import_avatar.import_avatar(avatar, "Noise", bpy.context.scene.collection)
         result = {
             "blender": bpy.app.version_string,

@@ -8,6 +8,7 @@ import bpy
 
 from .expressions import avatar_mesh
 from .framing import HEADSTUDIO_OT_frame_avatar
+from .sidebar import SidebarPanel
 
 WRAP = 38  # characters that fit in the sidebar, whose labels do not wrap by themselves
 
@@ -44,11 +45,8 @@ class HeadStudioDisplay(bpy.types.PropertyGroup):
     )
 
 
-class HEADSTUDIO_PT_display(bpy.types.Panel):
+class HEADSTUDIO_PT_display(SidebarPanel, bpy.types.Panel):
     bl_label = "Display"
-    bl_category = "HeadStudio"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
 
     def draw(self, context: bpy.types.Context) -> None:
         from . import viewport

@@ -10,6 +10,7 @@ import bpy
 from ..engine.errors import UserError
 from ..engine.heads.expressions import PRESETS
 from . import expressions, keying, timeline, user_presets
+from .sidebar import AvatarPanel
 
 VISEME = "viseme "
 OPEN_AT_FIRST = ("Jaw", "Mouth")
@@ -155,16 +156,9 @@ def _preset_entries(layout: bpy.types.UILayout, context: bpy.types.Context, name
         entry.preset, entry.strength = name, context.scene.headstudio_expressions.strength
 
 
-class HEADSTUDIO_PT_expressions(bpy.types.Panel):
+class HEADSTUDIO_PT_expressions(AvatarPanel, bpy.types.Panel):
     bl_label = "Expressions"
-    bl_category = "HeadStudio"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
     bl_order = 1
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return expressions.avatar_mesh(context) is not None
 
     def draw(self, context: bpy.types.Context) -> None:
         layout, shown = self.layout, context.scene.headstudio_expressions

@@ -11,6 +11,7 @@ from . import job_operators as operators
 from . import jobs
 from .job_picture import picture
 from .job_reader import AT_WORK, BROKEN, DELETED, RESUMABLE, STARTING, STOPPING, WAITING, Entry
+from .sidebar import SidebarPanel
 
 _ICONS = {
     STARTING: "SORTTIME",
@@ -54,11 +55,8 @@ class HEADSTUDIO_UL_jobs(bpy.types.UIList):
             row.operator(operators.HEADSTUDIO_OT_cancel.bl_idname, text="", icon="X", emboss=False).job = item.name
 
 
-class HEADSTUDIO_PT_jobs(bpy.types.Panel):
+class HEADSTUDIO_PT_jobs(SidebarPanel, bpy.types.Panel):
     bl_label = "Jobs"
-    bl_category = "HeadStudio"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
     bl_parent_id = "HEADSTUDIO_PT_create"
 
     @classmethod

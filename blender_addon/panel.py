@@ -8,6 +8,7 @@ import bpy
 
 from . import jobs
 from .job_operators import MAX_SEED, HEADSTUDIO_OT_generate, HEADSTUDIO_OT_open_preferences
+from .sidebar import SidebarPanel
 
 
 class HeadStudioScene(bpy.types.PropertyGroup):
@@ -54,11 +55,8 @@ class HEADSTUDIO_OT_random_seed(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class HEADSTUDIO_PT_create(bpy.types.Panel):
+class HEADSTUDIO_PT_create(SidebarPanel, bpy.types.Panel):
     bl_label = "Create"
-    bl_category = "HeadStudio"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
 
     def draw(self, context: bpy.types.Context) -> None:
         layout, asked = self.layout, context.scene.headstudio

@@ -7,8 +7,8 @@ import bpy
 from .compositor import HEADSTUDIO_OT_combine
 from .export_avatar import HEADSTUDIO_OT_export_avatar
 from .export_ply import HEADSTUDIO_OT_export_ply
-from .expressions import avatar_mesh
 from .final_render import HeadStudioRender
+from .sidebar import AvatarPanel
 
 
 class HEADSTUDIO_OT_use_engine(bpy.types.Operator):
@@ -25,17 +25,10 @@ class HEADSTUDIO_OT_use_engine(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class HEADSTUDIO_PT_render_and_export(bpy.types.Panel):
+class HEADSTUDIO_PT_render_and_export(AvatarPanel, bpy.types.Panel):
     bl_label = "Render and Export"
-    bl_category = "HeadStudio"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
     bl_options = {"DEFAULT_CLOSED"}
     bl_order = 30
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return avatar_mesh(context) is not None
 
     def draw(self, context: bpy.types.Context) -> None:
         layout, scene = self.layout, context.scene

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from . import expressions, keying
+from .sidebar import AvatarPanel
 
 
 class HEADSTUDIO_OT_key_expression(bpy.types.Operator):
@@ -88,16 +89,9 @@ class HEADSTUDIO_OT_use_keying_set(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class HEADSTUDIO_PT_animation(bpy.types.Panel):
+class HEADSTUDIO_PT_animation(AvatarPanel, bpy.types.Panel):
     bl_label = "Animation"
-    bl_category = "HeadStudio"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
     bl_order = 2
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return expressions.avatar_mesh(context) is not None
 
     def draw(self, context: bpy.types.Context) -> None:
         layout, settings = self.layout, context.scene.tool_settings

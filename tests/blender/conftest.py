@@ -84,6 +84,12 @@ def rig(scene, addon, avatar):
 
 
 @pytest.fixture
+def avatars(addon):
+    """What a viewport knows of the avatars that it sees."""
+    return addon.scene_avatars.SceneAvatars()
+
+
+@pytest.fixture
 def camera(bpy, scene):
     """Before the face, whose middle is near the origin; F12 is HEADSTUDIO's, on a transparent film, in Standard."""
     from shots import HEIGHT, WIDTH

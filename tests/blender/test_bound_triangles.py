@@ -2,27 +2,9 @@
 
 import numpy as np
 import pytest
-from blender.pictures import random_splats
-from headstudio.avatar.file import Avatar, bake_identity
+from headstudio.avatar.file import Avatar
 from headstudio.avatar.posing import triangle_frames
 from headstudio.avatar.splats import SplatArrays
-from support.synthetic_head import synthetic_head
-
-
-@pytest.fixture(scope="module")
-def avatar():
-    head = bake_identity(synthetic_head(levels=3))
-    return Avatar(head, random_splats(head, 4000, 1), {})
-
-
-@pytest.fixture
-def rig(scene, addon, avatar):
-    return addon.import_avatar.import_avatar(avatar, "Noise", scene.collection)
-
-
-@pytest.fixture
-def avatars(addon):
-    return addon.scene_avatars.SceneAvatars()
 
 
 def read(bpy, addon, rig, avatar):
@@ -77,7 +59,7 @@ def test_deleted_faces_and_faces_drawn_by_hand(bpy, scene, addon, rig, avatar, a
 
     avatars.update(bpy.context.evaluated_depsgraph_get())
     missing = int(gone[avatar.splats.triangle].sum())
-    assert f"{missing:,} of 4,000 splats are not drawn" in avatars.notices["Noise"]
+    assert f"{missing:,} of 3,000 splats are not drawn" in avatars.notices["Noise"]
     (drawing,) = avatars.group.drawings
     assert (drawing.triangles.size[gone] == 0).all()
     assert (drawing.triangles.size[~gone] > 0).all()
@@ -141,6 +123,6 @@ def test_no_splats_at_all(bpy, scene, addon, avatar, avatars):
     addon.import_avatar.import_avatar(Avatar(avatar.head, empty, {}), "Bare", scene.collection)
     addon.import_avatar.import_avatar(avatar, "Noise", scene.collection)
     avatars.update(bpy.context.evaluated_depsgraph_get())
-    assert sorted(len(drawing.splats) for drawing in avatars.group.drawings) == [0, 4000]
-    assert avatars.group.back_to_front(np.array([0.0, 1.0, 0.0])) == 4000
+    assert sorted(len(drawing.splats) for drawing in avatars.group.drawings) == [0, 3000]
+    assert avatars.group.back_to_front(np.array([0.0, 1.0, 0.0])) == 3000
     assert not avatars.notices

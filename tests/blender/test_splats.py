@@ -2,20 +2,8 @@
 
 import numpy as np
 import pytest
-from headstudio.avatar.file import Avatar, bake_identity, save_avatar
-from pictures import picture_by_blender, picture_by_engine, psnr, random_splats
-from support.synthetic_head import synthetic_head
-
-
-@pytest.fixture
-def avatar():
-    head = bake_identity(synthetic_head(levels=3))
-    return Avatar(head, random_splats(head, 3000, 16), {"prompt": "noise"})
-
-
-@pytest.fixture
-def rig(scene, addon, avatar):
-    return addon.import_avatar.import_avatar(avatar, "Noise", scene.collection)
+from headstudio.avatar.file import save_avatar
+from pictures import picture_by_blender, picture_by_engine, psnr
 
 
 def test_splats_survive_the_blend_file(bpy, addon, rig, avatar, tmp_path):

@@ -3,28 +3,11 @@
 import numpy as np
 import pytest
 from blender.pictures import random_splats
-from headstudio.avatar.file import Avatar, bake_identity
+from headstudio.avatar.file import Avatar
 from headstudio.avatar.posing import pose_splats
 from support.engine_picture import engine_picture
-from support.synthetic_head import synthetic_head
 
 WIDTH, HEIGHT = 160, 120
-
-
-@pytest.fixture
-def avatar():
-    head = bake_identity(synthetic_head(levels=3))
-    return Avatar(head, random_splats(head, 2000, 16), {"prompt": "noise"})
-
-
-@pytest.fixture
-def rig(scene, addon, avatar):
-    return addon.import_avatar.import_avatar(avatar, "Noise", scene.collection)
-
-
-@pytest.fixture
-def avatars(addon):
-    return addon.scene_avatars.SceneAvatars()
 
 
 def look(eye, target=(0, 0, 0), ortho=0.0):
