@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 FAR = 0.03  # metres
 _CELL = 0.015  # metres: hair and cloth have several splats in a cube of this side
 _DENSE = 2  # splats that reach into a cell from which on it counts as a body
-_REACH = 1.5  # standard deviations from a splat's centre to which it is seen well, and no farther than a cell's side
+_REACH = 1.5  # standard deviations from a splat's centre to which it is seen well, and no farther than FAR
 _TOUCHES = 0.015  # metres from the head's vertices within which a body is attached to it
 _AROUND = 0.6  # metres from the head beyond which no hat reaches
 
@@ -44,13 +44,14 @@ def count_floaters(
 
     Attached are the dense bodies of splats (hair, a hat) that reach the head's surface without a gap: cells of a grid
     into which several splats reach, connected over sides, edges or corners. From such a cell's middle the limit is
-    counted. A hat may well be made of few and large splats: that is why their extent counts, but only up to a cell's
-    side, so that one huge splat bridges no gap.
+    counted, and a splat that reaches into one belongs to it. A hat or an afro may well be made of few and large
+    splats: that is why their extent counts, but only up to 3 cm, so that huge splats bridge no gap.
     """
     near, _ = cKDTree(vertices).query(points)
     around = near < _AROUND
-    attached = _attached_cells(points[around], axes[around], near[around] < _TOUCHES)
+    attached, belongs = _attached_cells(points[around], axes[around], near[around] < _TOUCHES)
     far = near > limit
+    far[around] &= ~belongs
     if len(attached):
         far &= cKDTree(attached).query(points)[0] > limit
     return count_far(points[far], vertices, triangles, limit)
@@ -66,20 +67,25 @@ def splat_axes(
     )
 
 
-def _attached_cells(points: np.ndarray, axes: np.ndarray, touching: np.ndarray) -> np.ndarray:
-    """[P, 3], [P, 3, 3], [P] bool -> [C, 3]: middles of the dense cells that are connected with one in which splats
-    touch the head."""
+def _attached_cells(
+    points: np.ndarray,  # [P, 3] metres
+    axes: np.ndarray,  # [P, 3, 3] metres
+    touching: np.ndarray,  # [P] bool: is at the head
+) -> tuple[np.ndarray, np.ndarray]:  # [C, 3] metres, [P] bool
+    """Middles of the dense cells that are connected with one in which splats touch the head, and which splats reach
+    into one of them."""
     if not len(points):
-        return points
+        return points, touching
     arms = axes.transpose(0, 2, 1)  # [P, 3, 3], one axis per row
     length = np.linalg.norm(arms, axis=2, keepdims=True)
-    arms = arms * np.minimum(_REACH, _CELL / np.maximum(length, 1e-12))
-    # [P, 7, 3]: the centre and both ends along each axis
-    places = points[:, None] + np.concatenate([np.zeros((len(points), 1, 3)), arms, -arms], 1)
+    arms = arms * np.minimum(_REACH, FAR / np.maximum(length, 1e-12))
+    # [P, 13, 3]: the centre, and along each axis both ends and half of the way there, which is no more than a cell
+    offsets = [np.zeros((len(points), 1, 3)), arms, -arms, 0.5 * arms, -0.5 * arms]
+    places = points[:, None] + np.concatenate(offsets, 1)
     low = places.min((0, 1))
     cells = np.floor((places - low) / _CELL).astype(int)
     counts = np.zeros(cells.max((0, 1)) + 1, int)
-    flat = np.ravel_multi_index(tuple(np.moveaxis(cells, 2, 0)), counts.shape)  # [P, 7]
+    flat = np.ravel_multi_index(tuple(np.moveaxis(cells, 2, 0)), counts.shape)  # [P, 13]
     # A splat counts once in each cell that it reaches into
     flat.sort(1)
     first = np.diff(flat, axis=1, prepend=-1) > 0
@@ -87,7 +93,8 @@ def _attached_cells(points: np.ndarray, axes: np.ndarray, touching: np.ndarray) 
     labels, number = ndimage.label(counts >= _DENSE, np.ones((3, 3, 3)))
     held = np.isin(np.arange(number + 1), labels[tuple(cells[touching, 0].T)])
     held[0] = False
-    return low + (np.argwhere(held[labels]) + 0.5) * _CELL
+    attached = held[labels]
+    return low + (np.argwhere(attached) + 0.5) * _CELL, attached.ravel()[flat].any(1)
 
 
 def distance_to_triangles(

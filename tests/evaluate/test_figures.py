@@ -305,6 +305,9 @@ def test_a_hat_of_few_large_splats_is_attached_and_a_huge_splat_bridges_no_gap()
     loose = top + [0, 0.3, 0] + 0.004 * np.arange(12).reshape(4, 3)
     points = np.concatenate([wall, loose])
     assert count_floaters(points, np.concatenate([large, 20 * large[:4]]), *shape) == 4
+    # 6 cm above the wall's last row: a splat of 3 cm reaches down into it, one of 1 cm does not
+    above = np.concatenate([wall, wall[-1:] + np.array([0, 0.06, 0])])
+    assert [count_floaters(above, np.concatenate([large, k * large[:1]]), *shape) for k in (1, 3)] == [1, 0]
 
 
 def test_axes_of_a_turned_splat():
