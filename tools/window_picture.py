@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from window.desktop import Blender, Desktop, new_user  # noqa: E402
 from window.sidebar import Sidebar  # noqa: E402
 
-WIDTH = 1200  # pixels of the picture
+WIDTH, HEIGHT = 1200, 820  # pixels
 KEYS = ((1, "neutral"), (12, "smile"), (30, "smile"), (42, "surprise"), (60, "neutral"))
 SHOWN = 20  # a frame that smiles
 
@@ -31,13 +31,15 @@ def main(avatar: Path, out: Path, executable: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = new_user(executable, folder)
-        with Desktop() as desktop, Blender(executable, desktop, folder / "blender", environment) as blender:
+        with (
+            Desktop(WIDTH, HEIGHT) as desktop,
+            Blender(executable, desktop, folder / "blender", environment) as blender,
+        ):
             blender.until("drawn", seconds=300)
             _arrange(blender, avatar)
             picture = blender.picture(folder / "window.png")
         with Image.open(picture) as image:
-            image = image.convert("RGB")
-            image.resize((WIDTH, round(WIDTH * image.height / image.width)), Image.LANCZOS).save(out, optimize=True)
+            image.convert("RGB").save(out, optimize=True)
     print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
 
 
@@ -51,12 +53,15 @@ def _arrange(blender: Blender, avatar: Path) -> None:
         blender.ask("in_viewport(bpy.ops.headstudio.key_expression)")
     blender.ask(f"bpy.context.scene.frame_set({SHOWN})")
     blender.ask("setattr(bpy.context.scene, 'frame_end', 72)")
+    blender.ask("setattr(bpy.context.scene.headstudio_expressions, 'moved', True)")  # the sliders of the smile alone
 
     left, top, width, height = blender.ask("rectangle('VIEW_3D', 'WINDOW')")
     blender.desktop.move(left + 0.3 * width, top + 0.6 * height)
     blender.do(lambda: blender.desktop.key("KP_1"), "not view().is_perspective")
     blender.desktop.key("KP_6")  # a sixth of a right angle to the side
     blender.do(lambda: blender.desktop.key("KP_Decimal"), "view().view_distance < 0.7")
+    framed = blender.ask("view().view_distance")
+    blender.do(lambda: blender.desktop.key("KP_Subtract"), f"view().view_distance > {1.1 * framed}")  # hats are tall
     blender.do(lambda: blender.desktop.key("n"), "open_tab('HeadStudio')")
     Sidebar(blender).close_panel("headstudio.prompt")
     blender.desktop.move(left + 0.3 * width, top + 0.9 * height)

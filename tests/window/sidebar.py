@@ -26,10 +26,12 @@ class Sidebar:
         left, top, width, height = self.blender.ask("rectangle('VIEW_3D', 'UI')")
         x, y, seen = left + across * (width - 24), max(start, top + 4), []
         while y < min(stop, top + height - 4):
-            if wanted in self._under(x, y):
-                y += 4  # further inside
-                return (y if wanted in self._under(x, y) else y - 4), seen
-            found = self._found
+            found = self._under(x, y)
+            if wanted in found:
+                if wanted in self._under(x, y + 4):  # further inside
+                    return y + 4, seen
+                self._under(x, y)
+                return y, seen
             if found and found not in seen:
                 seen.append(found)
             y += STEP
@@ -37,8 +39,7 @@ class Sidebar:
 
     def _under(self, x: float, y: float) -> str:
         self.desktop.move(x, y)
-        self._found = self.blender.ask("under_mouse('VIEW_3D', 'UI')")
-        return self._found
+        return self.blender.ask("under_mouse('VIEW_3D', 'UI')")
 
     def over(self, wanted: str, **where: float) -> float:
         """Put the mouse on the button ``wanted``, as ``look`` does; returns its y."""

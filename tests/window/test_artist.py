@@ -162,7 +162,7 @@ def _play(artist: Artist) -> None:
 
 def _render(artist: Artist, folder: Path) -> None:
     blender, sidebar = artist.blender, artist.sidebar
-    artist.zoom("KP_Subtract", enough="view().view_distance > 0.7")  # all of the head shall be in the picture
+    artist.zoom("KP_Subtract", enough="view().view_distance > 0.8")  # all of the head shall be in the picture
     artist.press("ctrl+alt+KP_0", took="view().view_perspective == 'CAMERA'")  # the camera comes to where one stands
     sidebar.open_panel("headstudio.use_engine", below="keying_set")
     sidebar.click("headstudio.use_engine", took="bpy.context.scene.render.engine == 'HEADSTUDIO'")
