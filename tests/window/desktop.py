@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = Path(sys.executable).with_name("headstudio")
-WIDTH, HEIGHT = 1280, 960
 TOOLS = ("Xvfb", "xdotool", "import")  # the last is ImageMagick's
 
 
@@ -57,11 +57,15 @@ def _output(command: list, environment: dict[str, str]) -> str:
 
 
 class Desktop:
-    """Xvfb with its mouse and keyboard; a context manager."""
+    """Xvfb with its mouse and keyboard; a context manager. ``width`` and ``height`` are in pixels."""
+
+    def __init__(self, width: int = 1280, height: int = 960):
+        self.width, self.height = width, height
 
     def __enter__(self) -> Desktop:
         read, write = os.pipe()
-        command = ["Xvfb", "-displayfd", str(write), "-screen", "0", f"{WIDTH}x{HEIGHT}x24", "-nolisten", "tcp"]
+        command = ["Xvfb", "-displayfd", str(write), "-nolisten", "tcp"]
+        command += ["-screen", "0", f"{self.width}x{self.height}x24"]
         self._server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
         os.close(write)
         with os.fdopen(read) as file:
@@ -110,7 +114,8 @@ class Blender:
     def __enter__(self) -> Blender:
         self.folder.mkdir(parents=True)
         driver = Path(__file__).with_name("driver.py")
-        command = [self._executable, "-p", "0", "0", str(WIDTH), str(HEIGHT), "--python", driver, "--", self.folder]
+        size = [self.desktop.width, self.desktop.height]
+        command = [self._executable, "-p", 0, 0, *size, "--python", driver, "--", self.folder]
         self._log = (self.folder / "blender.log").open("w")
         self._process = subprocess.Popen(
             [str(part) for part in command],
@@ -132,7 +137,7 @@ class Blender:
     def log(self) -> str:
         return (self.folder / "blender.log").read_text(errors="replace")
 
-    def ask(self, expression: str, seconds: float = 120) -> Any:
+    def ask(self, expression: str, seconds: float = 300) -> Any:
         """The value of a Python expression in Blender's main thread, by way of JSON.
 
         All mouse and keyboard input that was sent before has been acted on by then.
@@ -148,6 +153,7 @@ class Blender:
             assert time.monotonic() < over, f"Blender has not answered in {seconds} s: {expression}\n{self.log[-3000:]}"
             time.sleep(0.01)
         found = json.loads(answer.read_text())
+        answer.unlink()  # the driver looks through the folder a hundred times a second
         assert "error" not in found, f"{expression}\n{found['error']}"
         return found["value"]
 
@@ -156,19 +162,17 @@ class Blender:
         over = time.monotonic() + seconds
         while not (answer := self.ask(expression)):
             assert time.monotonic() < over, f"Not within {seconds} s: {expression}"
-            time.sleep(0.1)
+            time.sleep(0.2)
         return answer
 
     def do(self, act: Callable[[], object], expression: str, tries: int = 3) -> Any:
         """Act, and see by ``expression`` that it took; where it did not, act again. Returns the answer."""
-        for left in reversed(range(tries)):
+        for _ in range(tries - 1):
             act()
-            try:
-                return self.until(expression, seconds=10)
-            except AssertionError:
-                if left == 0:
-                    raise
-        raise ValueError("tries must be positive")
+            with contextlib.suppress(AssertionError):
+                return self.until(expression, seconds=20)
+        act()
+        return self.until(expression, seconds=20)
 
     def picture(self, path: Path) -> Path:
         """What the window shows, once everything that has changed is drawn."""

@@ -132,20 +132,18 @@ def save_rendered(path: str) -> str:
 
 def _answer_questions() -> float:
     for question in sorted(FOLDER.glob("*.ask")):
-        answer = question.with_suffix(".answer")
-        if answer.exists():
-            continue
         _rounds[question] = _rounds.get(question, 0) + 1
         if _rounds[question] < ROUNDS:
             continue
+        del _rounds[question]
         try:
             found = {"value": eval(question.read_text(), globals())}
         except Exception:
             found = {"error": traceback.format_exc()}
+        question.unlink()
         part = question.with_suffix(".part")
         part.write_text(json.dumps(found, default=str))
-        os.replace(part, answer)
-        question.unlink()
+        os.replace(part, question.with_suffix(".answer"))
     return 0.01
 
 
