@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ from .settings import TrainSettings
 from .state import Request, State, random_numbers
 
 MAX_SKIPPED_IN_A_ROW = 20
+
+Result = TypeVar("Result")
 
 
 class TrainingStopped(Exception):  # noqa: N818 (nothing went wrong)
@@ -91,7 +94,7 @@ def train(
         # 1. Random cameras and a random animation frame, which all of the step's pictures share; and what they are
         #    compared with: the prior's score, or what the prior has painted.
         if settings.strategy == "repaint":
-            scene, painted = rounds.scene_and_pictures(state)
+            scene, painted = within_memory(state, reporter, lambda: rounds.scene_and_pictures(state))
             loss_of = likeness(prior, painted, settings)
         else:
             scene = draw_scene(numbers)
@@ -146,7 +149,7 @@ def distillation(
     def loss(rows: slice, colour: Tensor, vertices: Tensor) -> Tensor:
         part = scene.part(rows)
         condition, facing = condition_image(
-            head.arrays, vertices.detach().expand(len(part), -1, -1), part.camera, prior.condition_size
+            head.arrays, vertices.detach().expand(len(part), -1, -1), part.camera, prior.condition_size, prior.all_round
         )
         return distillation_loss(
             strategy,
@@ -213,15 +216,15 @@ def backward(state: State, scene: Scene, loss_of: LossOf) -> dict[str, float]:
     }
 
 
-def within_memory(state: State, reporter: Reporter, step: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Runs the step; where memory does not suffice, again with half as many pictures at once.
+def within_memory(state: State, reporter: Reporter, work: Callable[[], Result]) -> Result:
+    """Does the work; where memory does not suffice, again with half as many pictures at once.
 
     The pictures and their random numbers stay the same and their gradients add up, so that the result does, too.
     """
     while True:
         state.optimiser.zero_grad()
         try:
-            return step()
+            return work()
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..condition.picture import condition_image
+from ..gaussians import Gaussians
 from ..guidance.denoise import denoise
 from ..guidance.prior import Prior
 from ..rasterise import rasterise
@@ -73,6 +74,7 @@ def paint(
     """The round's pictures, one row per scene.
 
     In the first round all pictures start from the same noise: what the prior makes of it, it then makes of them alike.
+    ``state.views_at_once`` limits the pictures that are painted together; they stay the same.
     """
     settings, head = state.request.settings, state.head
     level = noise_level(number, settings, prior.timesteps)
@@ -82,23 +84,38 @@ def paint(
     for scene in scenes:
         vertices = head(scene.expression[None], scene.joints[None], state.identity[None])[0]  # [N, 3]
         posed = state.gaussians.pose(vertices, head.triangles)
-        pictures = rasterise(posed, scene.camera, background=scene.background).colour
-        condition, facing = condition_image(
-            head.arrays, vertices.expand(settings.views, -1, -1), scene.camera, prior.condition_size
-        )
         noise = torch.randn(shape, generator=generator) if number else shared.expand(shape)
-        latents = prior.encode_images(pictures.to(prior.device))
-        noisy = prior.add_noise(latents, noise.to(prior.device), torch.full((settings.views,), level))
-        clean = denoise(
-            prior,
-            noisy,
-            level,
-            max(1, round(settings.repaint_steps * level / prior.timesteps)),
-            scene.texts.positive,
-            scene.texts.negative,
-            condition.to(prior.device),
-            settings.control_scale * facing.to(prior.device),
-            settings.guidance_scale,
-        )
-        painted.append((prior.decode(clean) * 255).round().byte().cpu())
+        rows = torch.arange(settings.views).split(state.views_at_once)
+        parts = [slice(int(part[0]), int(part[-1]) + 1) for part in rows]
+        pictures = [_paint_over(posed, vertices, scene.part(part), noise[part], level, state, prior) for part in parts]
+        painted.append(torch.cat(pictures))
     return torch.stack(painted)
+
+
+def _paint_over(
+    posed: Gaussians,
+    vertices: Tensor,  # [N, 3]
+    scene: Scene,  # of R views
+    noise: Tensor,  # [R, C, h, w]
+    level: int,  # timestep
+    state: State,
+    prior: Prior,
+) -> Tensor:  # [R, S, S, 3] uint8
+    settings, count = state.request.settings, len(scene)
+    pictures = rasterise(posed, scene.camera, background=scene.background).colour
+    condition, facing = condition_image(
+        state.head.arrays, vertices.expand(count, -1, -1), scene.camera, prior.condition_size, prior.all_round
+    )
+    latents = prior.encode_images(pictures.to(prior.device))
+    clean = denoise(
+        prior,
+        prior.add_noise(latents, noise.to(prior.device), torch.full((count,), level)),
+        level,
+        max(1, round(settings.repaint_steps * level / prior.timesteps)),
+        scene.texts.positive,
+        scene.texts.negative,
+        condition.to(prior.device),
+        settings.control_scale * facing.to(prior.device),
+        settings.guidance_scale,
+    )
+    return (prior.decode(clean) * 255).round().byte().cpu()

@@ -54,6 +54,28 @@ def test_pictures_are_painted_once_a_round_from_what_the_avatar_looks_like(head,
     assert all(set(progress.losses) == {"repaint", "position", "scale"} for progress in notes.progresses)
 
 
+def test_pictures_painted_in_smaller_groups_are_the_same_and_memory_that_runs_out_makes_them_smaller(
+    head, prior, monkeypatch
+):
+    whole, sizes, encode = [], [], prior.encode_images
+    paint = repaint.paint
+    monkeypatch.setattr(repaint, "paint", lambda *a: whole.append(paint(*a)) or whole[-1])
+    train(replace(REPAINT, steps=1), head, prior, "an orc")
+
+    def too_many(pictures, *arguments):
+        sizes.append(len(pictures))
+        if len(pictures) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(pictures, *arguments)
+
+    monkeypatch.setattr(prior, "encode_images", too_many)
+    notes = Notes()
+    train(replace(REPAINT, steps=1), head, prior, "an orc", reporter=notes)
+    assert sizes == [2, 1, 1, 1, 1]  # two scenes of two views
+    assert len(notes.warnings) == 1
+    assert (whole[0].int() - whole[1].int()).abs().max() <= 1
+
+
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
 def test_a_stopped_run_goes_on_to_the_same_avatar(head, prior, tmp_path, stop_after):
     def file(avatar) -> bytes:
