@@ -31,12 +31,14 @@ def draw_landmark_map(
     visible: np.ndarray,  # [L] bool
     indices: np.ndarray,  # [L] MediaPipe index of each row
     size: int = DRAWN_SIZE,
+    picture: np.ndarray | None = None,  # [size, size, 3] uint8 to draw on, changed in place; default black
 ) -> np.ndarray:
-    """The landmark map: RGB uint8 [size, size, 3], black background.
+    """The landmark map: RGB uint8 [size, size, 3].
 
     An edge is skipped if one of its ends is hidden, outside the picture, or not among ``indices``.
     """
-    picture = np.zeros((size, size, 3), np.uint8)
+    if picture is None:
+        picture = np.zeros((size, size, 3), np.uint8)
     place = {
         int(index): (int(np.floor(x)), int(np.floor(y)))
         for index, (x, y), seen in zip(indices, pixels, visible, strict=True)
@@ -53,17 +55,32 @@ def draw_landmark_map(
     return picture
 
 
+def draw_all_round_map(
+    pixels: np.ndarray,  # [L, 2] continuous pixel coordinates (x, y)
+    visible: np.ndarray,  # [L] bool
+    indices: np.ndarray,  # [L] MediaPipe index of each row
+    size: int = DRAWN_SIZE,
+) -> np.ndarray:
+    """The landmark map with what is hidden shining through at half its brightness: RGB uint8 [size, size, 3].
+
+    From behind it is the face's mirror image, so that every view tells where the head is and how it is turned.
+    """
+    whole = draw_landmark_map(pixels, np.ones_like(visible), indices, size) // 2
+    return draw_landmark_map(pixels, visible, indices, size, whole)
+
+
 @torch.no_grad()
 def condition_image(
     arrays: HeadArrays,
     vertices: Tensor,  # [B, N, 3] posed, metres
     cameras: Camera,  # a batch of B with square pictures
     size: int = DRAWN_SIZE,  # pixels: the prior's condition_size
+    all_round: bool = False,  # the prior's all_round
 ) -> tuple[Tensor, Tensor]:
     """Landmark maps [B, size, size, 3] in 0..1 and the share [B] of the ControlNet's scale that each view deserves.
 
-    Where the share is 0 the map is black. Both are on the vertices' device. Raises ``UserError`` for a head without
-    landmarks.
+    Where the share is 0 the map is black. For a ControlNet that learnt maps from all sides (``draw_all_round_map``) the
+    share is always 1. Both are on the vertices' device. Raises ``UserError`` for a head without landmarks.
     """
     assert vertices.ndim == 3, vertices.shape
     assert len(cameras) == len(vertices), (len(cameras), len(vertices))
@@ -79,12 +96,13 @@ def condition_image(
     facing = strength.nonzero().squeeze(1)
     visible[facing] = visible_landmarks(arrays, vertices[facing], cameras[facing])
     pixels, _ = cameras.resized(DRAWN_SIZE, DRAWN_SIZE).project(landmark_points(arrays, vertices))
+    drawing = draw_all_round_map if all_round else draw_landmark_map
     maps = [
-        _resample(draw_landmark_map(p, v, arrays.landmarks.indices), size)
+        _resample(drawing(p, v, arrays.landmarks.indices), size)
         for p, v in zip(pixels.cpu().numpy(), visible.cpu().numpy(), strict=True)
     ]
     pictures = torch.from_numpy(np.stack(maps)).to(vertices.device, torch.float32) / 255
-    return pictures, strength
+    return pictures, torch.ones_like(strength) if all_round else strength
 
 
 def _resample(picture: np.ndarray, size: int) -> np.ndarray:  # [S, S, 3] -> [size, size, 3]

@@ -38,13 +38,16 @@ class Prior:
         name: str = "",
         revision: str = "",
         vocabulary: frozenset[str] | None = None,
+        all_round: bool = False,
         views_at_once: int | None = None,
         compile_backend: str | None = None,
     ):
-        """``views_at_once`` limits the pictures per network evaluation (a picture with one text counts once), and has
-        the autoencoder evaluated again in the backward pass instead of keeping what it computed: slower, smaller,
-        and the same numbers. ``compile_backend`` has torch.compile make the networks faster, by the backend of that
-        name ("inductor" on a GPU): minutes at the first step, and numbers that differ in the last digits.
+        """``all_round``: the ControlNet learnt landmark maps from all sides, hidden landmarks included, and wants them
+        (``condition.picture.draw_all_round_map``). ``views_at_once`` limits the pictures per network evaluation (a
+        picture with one text counts once), and has the autoencoder evaluated again in the backward pass instead of
+        keeping what it computed: slower, smaller, and the same numbers. ``compile_backend`` has torch.compile make the
+        networks faster, by the backend of that name ("inductor" on a GPU): minutes at the first step, and numbers that
+        differ in the last digits.
 
         Raises ``UserError`` if the parts do not fit together, or for a backend that torch does not have.
         """
@@ -57,6 +60,7 @@ class Prior:
             module.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.name, self.revision, self.vocabulary = name, revision, vocabulary
+        self.all_round = all_round
         self.views_at_once = views_at_once
         self.device, self.dtype = unet.device, unet.dtype
         try:
@@ -154,6 +158,7 @@ class Prior:
             name=model.name if control is None else f"{model.name} + {control.name}",
             revision=revision_of(model, control),
             vocabulary=read_vocabulary(folder / "vocabulary.json"),
+            all_round=control is None and bool(index.get("all_round_landmark_maps", False)),
             views_at_once=views_at_once,
             compile_backend=compile_backend,
         )

@@ -20,7 +20,7 @@ class BatchSettings:
     """Shares of the training pictures to which something happens."""
 
     text_dropped: float = 0.12  # learn the picture without a text, which guidance needs
-    control_dropped: float = 0.1  # learn it without a landmark map, beside the views that have none
+    control_dropped: float = 0.1  # learn it without a landmark map
     spoilt: float = 0.06  # learn what the negative prompt's words look like
     thorough: float = 0.65  # captions that leave nearly nothing out
 
@@ -58,7 +58,7 @@ def make_batch(rows: Shard, size: int, settings: BatchSettings, rng: np.random.G
         words = spoilt_caption(words, ways, rng) if ways else words
         captions.append("" if rng.random() < settings.text_dropped else words)
     # The scale that a user sets (1 to 1.5) must be nothing new to the model
-    control = rows.strengths * rng.uniform(0.8, 1.4, count) * (rng.random(count) >= settings.control_dropped)
+    control = rng.uniform(0.8, 1.4, count) * (rng.random(count) >= settings.control_dropped)
     return Batch(
         pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2) * 2 - 1,
         conditions=torch.from_numpy(maps).permute(0, 3, 1, 2),

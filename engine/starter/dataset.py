@@ -30,7 +30,6 @@ def make_shard(studio: Studio, seed: int, number: int, characters: int = CHARACT
     return Shard(
         pictures=np.stack([picture.rgba for picture in pictures]),
         conditions=np.stack([picture.condition for picture in pictures]),
-        strengths=np.array([picture.strength for picture in pictures], np.float32),
         characters=np.array([picture.character.to_json() for picture in pictures]),
         moods=np.array([picture.mood for picture in pictures]),
         views=np.array([picture.view for picture in pictures]),

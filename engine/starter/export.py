@@ -43,7 +43,10 @@ def export(run: Path, folder: Path) -> int:
         network.to(torch.float16).save_pretrained(folder / name)
     build_tokenizer().save_pretrained(folder / "tokenizer")
     noise_scheduler().save_pretrained(folder / "scheduler")
-    _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionControlNetPipeline", **_CLASSES})
+    _write_json(
+        folder / "model_index.json",
+        {"_class_name": "StableDiffusionControlNetPipeline", "all_round_landmark_maps": True, **_CLASSES},
+    )
     _write_json(folder / "vocabulary.json", known_words())
     return checkpoint.step
 

@@ -47,14 +47,14 @@ EVALUATION_PROMPTS = (
 )
 
 
-def neutral_views(azimuths: list[float], size: int) -> tuple[Tensor, Tensor]:
+def neutral_views(azimuths: list[float], size: int, all_round: bool) -> tuple[Tensor, Tensor]:
     """Landmark maps [V, size, size, 3] of the default head at rest, and how far each may be trusted [V]."""
     arrays = default_head()
     head = Head(arrays)
     joints = torch.zeros(1, head.joint_count, 3)
     vertices = head(torch.zeros(1, head.expression_size), joints).expand(len(azimuths), -1, -1)
-    cameras: Camera = orbit(azimuths, 5.0, 2.3 * arrays.unit, 50.0, size, torch.as_tensor(arrays.centre).float())
-    return condition_image(arrays, vertices, cameras, size)
+    cameras: Camera = orbit(azimuths, 5.0, 2.4 * arrays.unit, 48.0, size, torch.as_tensor(arrays.centre).float())
+    return condition_image(arrays, vertices, cameras, size, all_round)
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def sample(
 
 def sample_sheet(prior: Prior, prompts: tuple[str, ...], azimuths: list[float], seed: int, **options) -> np.ndarray:
     """RGB uint8: a tile per prompt, its views side by side, four prompts in a row."""
-    conditions, strengths = neutral_views(azimuths, prior.condition_size)
+    conditions, strengths = neutral_views(azimuths, prior.condition_size, prior.all_round)
     rows = view_index(torch.tensor(azimuths)).tolist()
     tiles = []
     for number, prompt in enumerate(prompts):

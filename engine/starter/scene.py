@@ -46,7 +46,6 @@ class Picture:
 
     rgba: np.ndarray  # [S, S, 4] uint8: sRGB over black, and coverage
     condition: np.ndarray  # [S, S, 3] uint8
-    strength: float
     character: Character
     mood: str  # a key of MOODS or ""
     view: int  # row of VIEW_SUFFIXES
@@ -88,11 +87,10 @@ class Studio:
         vertices = self.head(expression[None], joints[None], model.identity[None])
         gaussians = model.gaussians.pose(vertices[0], self.head.triangles)
         rgba = photograph(gaussians, camera)
-        condition, strength = condition_image(self.arrays, vertices, camera, PICTURE)
+        condition, _ = condition_image(self.arrays, vertices, camera, PICTURE, all_round=True)
         return Picture(
             rgba=rgba,
             condition=(condition[0].numpy() * 255).round().astype(np.uint8),
-            strength=float(strength[0]),
             character=model.character,
             mood=mood,
             view=int(view_index(azimuth)[0]),

@@ -24,8 +24,7 @@ class Shard:
     """
 
     pictures: np.ndarray  # [K, S, S, 4] uint8: sRGB over black, and coverage
-    conditions: np.ndarray  # [K, S, S, 3] uint8: landmark maps
-    strengths: np.ndarray  # [K] float32 in 0..1: how far the ControlNet may be trusted with the view
+    conditions: np.ndarray  # [K, S, S, 3] uint8: landmark maps from all sides (``draw_all_round_map``)
     characters: np.ndarray  # [K] str: ``Character.to_json``
     moods: np.ndarray  # [K] str: a key of ``vocabulary.MOODS`` or ""
     views: np.ndarray  # [K] int64: row of ``VIEW_SUFFIXES``
@@ -34,7 +33,7 @@ class Shard:
         k, size = self.pictures.shape[:2]
         assert self.pictures.shape == (k, size, size, 4), self.pictures.shape
         assert self.conditions.shape == (k, size, size, 3), self.conditions.shape
-        for column in (self.strengths, self.characters, self.moods, self.views):
+        for column in (self.characters, self.moods, self.views):
             assert column.shape == (k,), column.shape
 
     def __len__(self) -> int:

@@ -182,6 +182,24 @@ def test_left_is_the_subjects_left():
     torch.testing.assert_close(strength, torch.tensor([1.0, 0.0]))
 
 
+def test_an_all_round_map_shows_the_face_through_the_head():
+    """What is seen is drawn as ever; from behind the face's mirror image shines through at half its brightness."""
+    head = head_with_landmarks()
+    plain, _ = condition_image(head, rest(head, 2), view([0.0, 180.0]))
+    pictures, strength = condition_image(head, rest(head, 2), view([0.0, 180.0]), all_round=True)
+    torch.testing.assert_close(strength, torch.ones(2))
+    drawn = plain[0].amax(-1) > 0
+    assert torch.equal(pictures[0][drawn], plain[0][drawn])
+    behind = (pictures[1] * 255).round().byte().numpy()
+    columns = {
+        name: np.argwhere((behind == np.array(COLOURS[name]) // 2).all(-1))[:, 1].mean()
+        for name in ("left iris", "right iris")
+    }
+    assert columns["left iris"] < 240
+    assert columns["right iris"] > 270
+    assert behind.max() <= 127
+
+
 def test_other_sizes_are_the_same_picture_resampled():
     head = head_with_landmarks()
     full, strength = condition_image(head, rest(head, 1), view([20.0]))

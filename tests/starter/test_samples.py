@@ -51,10 +51,13 @@ def test_sheets_have_a_tile_for_every_prompt_and_view(prior):
 
 
 def test_neutral_views_show_the_face_and_hide_it():
-    maps, strengths = neutral_views([0.0, -90.0, 180.0], 64)
+    maps, strengths = neutral_views([0.0, -90.0, 180.0], 64, all_round=False)
     assert strengths[0] == 1
     assert strengths[2] == 0
     assert (maps[0] > 0).float().mean() > 3 * (maps[2] > 0).float().mean()
+    maps, strengths = neutral_views([0.0, -90.0, 180.0], 64, all_round=True)
+    assert (strengths == 1).all()
+    assert (maps[2] > 0).float().mean() > 0.5 * (maps[0] > 0).float().mean()
 
 
 def test_evaluation_prompts_use_known_words():
