@@ -87,10 +87,11 @@ class Desktop:
     def click(self, count: int = 1) -> None:
         self._run("xdotool", "click", "--repeat", count, "--delay", 60, 1)
 
-    def drag(self, dx: int, steps: int = 12) -> None:
-        """Press, go ``dx`` pixels to the right in steps, let go."""
-        way = [part for _ in range(steps) for part in ("mousemove_relative", "--", round(dx / steps), 0, "sleep", 0.03)]
-        self._run("xdotool", "mousedown", 1, "sleep", 0.2, *way, "sleep", 0.2, "mouseup", 1)
+    def button(self, down: bool) -> None:
+        self._run("xdotool", "mousedown" if down else "mouseup", 1)
+
+    def move_by(self, dx: int) -> None:
+        self._run("xdotool", "mousemove_relative", "--", dx, 0)
 
     def key(self, *names: str) -> None:
         self._run("xdotool", "key", "--delay", 60, *names)
@@ -173,6 +174,15 @@ class Blender:
                 return self.until(expression, seconds=20)
         act()
         return self.until(expression, seconds=20)
+
+    def drag(self, dx: int, steps: int = 10) -> None:
+        """Press, go about ``dx`` pixels to the right, let go; Blender sees each step, or it would be a click to it."""
+        self.desktop.button(down=True)
+        for _ in range(steps):
+            self.ask("None")
+            self.desktop.move_by(round(dx / steps))
+        self.ask("None")
+        self.desktop.button(down=False)
 
     def picture(self, path: Path) -> Path:
         """What the window shows, once everything that has changed is drawn."""

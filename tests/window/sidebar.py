@@ -56,6 +56,7 @@ class Sidebar:
         """Click into the field of a scene's property, replace what it holds, confirm."""
 
         def fill() -> None:
+            self.desktop.key("Escape")  # out of a field that an attempt before may have left open
             self.over(wanted)
             self.desktop.click(2)  # number fields want a double click, in text fields it chooses a word
             self.desktop.key("ctrl+a")
@@ -63,6 +64,16 @@ class Sidebar:
             self.desktop.key("Return")
 
         self.blender.do(fill, f"str(bpy.context.scene.{wanted}) == {text!r}")
+
+    def drag(self, wanted: str, dx: int, took: str, **where: float) -> None:
+        """Drag the slider ``wanted`` by ``dx`` pixels."""
+
+        def pull() -> None:
+            self.desktop.key("Escape")
+            self.over(wanted, **where)
+            self.blender.drag(dx)
+
+        self.blender.do(pull, took)
 
     def close_panel(self, holds: str) -> None:
         """Close the sidebar's first panel, which has the button ``holds``, by a click on its header."""

@@ -137,8 +137,7 @@ def _key_the_jaw(artist: Artist, still: np.ndarray) -> float:
     sidebar.write("headstudio_expressions.search", "jaw open")
     sidebar.click("headstudio.key_expression", took="keyframes('jawOpen') == [(1, 0)]", across=0.2)
     artist.go_to_frame(KEYED)
-    sidebar.over('key_blocks["jawOpen"].value', across=0.3)
-    blender.do(lambda: artist.desktop.drag(120), "slider('jawOpen') > 0.1")
+    sidebar.drag('key_blocks["jawOpen"].value', 120, took="slider('jawOpen') > 0.1", across=0.3)
     opened = blender.ask("slider('jawOpen')")
     moved = artist.viewport_picture("slider")
     assert np.abs(moved - still).max(-1).mean() > 1  # the splats have gone with the jaw
