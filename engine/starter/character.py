@@ -235,6 +235,10 @@ ROLES: dict[str, dict[str, object]] = {
     },
 }
 
+OWN_TRAIT = 0.12  # chance of each trait to stay as drawn
+_OWN_TRAITS = ("skin", "hair", "hair_colour", "beard", "beard_colour", "eye_colour", "lips", "headgear",
+               "headgear_colour", "eyewear", "eyewear_colour")  # fmt: skip
+
 _ORIGIN_SKINS = {
     "european": ("pale", "fair", "fair", "tan", "olive"),
     "african": ("brown", "dark", "dark"),
@@ -290,8 +294,13 @@ def sample_character(rng: np.random.Generator) -> Character:
 
 
 def in_role(character: Character, role: str, rng: np.random.Generator) -> Character:
-    """The character dressed and painted for a key of ``ROLES``."""
-    fixed = {name: _pick(rng, value) if isinstance(value, tuple) else value for name, value in ROLES[role].items()}
+    """The character dressed and painted for a key of ``ROLES``, now and then with a trait of its own (a green elf, a
+    king in a blue hat): prompts ask for such."""
+    fixed = {
+        name: _pick(rng, value) if isinstance(value, tuple) else value
+        for name, value in ROLES[role].items()
+        if name not in _OWN_TRAITS or rng.random() >= OWN_TRAIT
+    }
     dressed = replace(character, role=role, horns=False, **{k: v for k, v in fixed.items() if k != "horns"})
     dressed = replace(dressed, horns=bool(fixed.get("horns", False)))
     if dressed.sex == "woman" and "beard" not in fixed:

@@ -55,7 +55,6 @@ def red_and_green(count: int, seed: int) -> Shard:
     return Shard(
         pictures,
         np.zeros((count, SIZE, SIZE, 3), np.uint8),
-        np.ones(count, np.float32),
         np.array([Character(seed=0, skin="red" if is_red else "green").to_json() for is_red in red]),
         np.full(count, ""),
         np.zeros(count, np.int64),

@@ -25,7 +25,7 @@ class Oracle:
     """A prior whose landmark map is the true picture itself (see ``true_pictures``)."""
 
     name, revision, timesteps, latent_channels, latent_size, condition_size = "oracle", "1", 1000, 3, 32, 32
-    image_size, vae = 32, None
+    image_size, vae, all_round = 32, None, False
     device = torch.device("cpu")
     alphas_cumprod = torch.linspace(0.999, 0.01, 1000)
 
@@ -71,7 +71,7 @@ def test_a_perfect_prior_gives_the_true_avatar_from_all_sides_and_in_motion(head
     rig = Head(head)
     truth = painted(rig)
 
-    def true_pictures(arrays, vertices, cameras, size):
+    def true_pictures(arrays, vertices, cameras, size, all_round):
         picture = rasterise(truth.pose(vertices[0], rig.triangles), cameras)  # on black, as in the settings below
         return resize_pictures(picture.colour, size), torch.ones(len(cameras))
 
