@@ -119,7 +119,9 @@ def train(
 
         # 4. Tell, and keep.
         now = time.perf_counter()
-        remaining = clock.remaining(now - step_began, settings.steps - state.step)
+        remaining = clock.remaining(now - step_began - rounds.painting, settings.steps - state.step)
+        if settings.strategy == "repaint":
+            remaining += rounds.painting_left(settings)
         reporter.progress(Progress(state.step, settings.steps, losses, len(state.gaussians), now - began, remaining))
         if due(settings.snapshot_every, state.step) and state.step < settings.steps:
             reporter.snapshot(state.avatar(), state.step)

@@ -7,6 +7,8 @@ agreed on, so that pictures which were painted apart grow alike.
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,8 @@ class Rounds:
     def __init__(self, prior: Prior, draw_scene: SceneSampler, seed: int):
         self.prior, self.draw_scene, self.seed = prior, draw_scene, seed
         self.number = -1
+        self.painting = 0.0  # seconds that the latest step spent on painting
+        self._seconds_per_level = 0.0
 
     def scene_and_pictures(self, state: State) -> tuple[Scene, Tensor]:
         """One scene of the round that the state's step belongs to, and its pictures [V, S, S, 3] in 0..1.
@@ -40,10 +44,19 @@ class Rounds:
         if number != self.number:
             self.scenes = [self.draw_scene(numbers) for _ in range(settings.repaint_scenes)]
             self.number = number
+        self.painting = 0.0
         if state.painted is None or state.step == round_begin(number, settings):
+            began = time.perf_counter()
             state.painted = paint(state, self.prior, self.scenes, number, generator)
+            self.painting = time.perf_counter() - began
+            self._seconds_per_level = self.painting / noise_level(number, settings)
         row = (state.step - round_begin(number, settings)) % len(self.scenes)
         return self.scenes[row], state.painted[row].float() / 255
+
+    def painting_left(self, settings: TrainSettings) -> float:
+        """Seconds that the rounds to come will spend on painting: they take denoising steps as their noise asks for."""
+        coming = range(self.number + 1, settings.repaint_rounds)
+        return self._seconds_per_level * sum(noise_level(number, settings) for number in coming)
 
 
 def round_of(step: int, settings: TrainSettings) -> int:

@@ -54,6 +54,24 @@ def test_pictures_are_painted_once_a_round_from_what_the_avatar_looks_like(head,
     assert all(set(progress.losses) == {"repaint", "position", "scale"} for progress in notes.progresses)
 
 
+def test_the_time_left_counts_the_paintings_to_come(head, prior, monkeypatch):
+    """On a clock that only paintings move, each by its noise."""
+    now = [0.0]
+    monkeypatch.setattr(repaint.time, "perf_counter", lambda: now[0])
+    paint = repaint.paint
+
+    def slow(state, prior, scenes, number, generator):
+        now[0] += repaint.noise_level(number, state.request.settings)
+        return paint(state, prior, scenes, number, generator)
+
+    monkeypatch.setattr(repaint, "paint", slow)
+    notes = Notes()
+    train(REPAINT, head, prior, "an orc", reporter=notes)
+    levels = [repaint.noise_level(number, REPAINT) for number in range(REPAINT.repaint_rounds)]
+    coming = [levels[1 + repaint.round_of(step, REPAINT) :] for step in range(REPAINT.steps)]
+    assert [progress.remaining for progress in notes.progresses] == pytest.approx([sum(part) for part in coming])
+
+
 def test_pictures_painted_in_smaller_groups_are_the_same_and_memory_that_runs_out_makes_them_smaller(
     head, prior, monkeypatch
 ):
