@@ -120,8 +120,7 @@ def train(
         # 4. Tell, and keep.
         now = time.perf_counter()
         remaining = clock.remaining(now - step_began - rounds.painting, settings.steps - state.step)
-        if settings.strategy == "repaint":
-            remaining += rounds.painting_left(settings)
+        remaining += rounds.painting_left(settings)
         reporter.progress(Progress(state.step, settings.steps, losses, len(state.gaussians), now - began, remaining))
         if due(settings.snapshot_every, state.step) and state.step < settings.steps:
             reporter.snapshot(state.avatar(), state.step)
@@ -193,9 +192,7 @@ def backward(state: State, scene: Scene, loss_of: LossOf) -> dict[str, float]:
     leaves = replace(posed, **{f.name: getattr(posed, f.name).detach().requires_grad_() for f in fields(posed)})
 
     compared, gradients, visible = 0.0, [], []
-    for start in range(0, len(scene), state.views_at_once):
-        rows = slice(start, start + state.views_at_once)
-        part = scene.part(rows)
+    for rows, part in scene.parts(state.views_at_once):
         offsets = leaves.means.new_zeros(len(part), len(leaves), 2).requires_grad_()
         render = rasterise(leaves, part.camera, background=part.background, screen_offsets=offsets)
         loss = loss_of(rows, render.colour, vertices) * (len(part) / len(scene))

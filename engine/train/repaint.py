@@ -98,10 +98,10 @@ def paint(
         vertices = head(scene.expression[None], scene.joints[None], state.identity[None])[0]  # [N, 3]
         posed = state.gaussians.pose(vertices, head.triangles)
         noise = torch.randn(shape, generator=generator) if number else shared.expand(shape)
-        rows = torch.arange(settings.views).split(state.views_at_once)
-        parts = [slice(int(part[0]), int(part[-1]) + 1) for part in rows]
-        pictures = [_paint_over(posed, vertices, scene.part(part), noise[part], level, state, prior) for part in parts]
-        painted.append(torch.cat(pictures))
+        parts = scene.parts(state.views_at_once)
+        painted.append(
+            torch.cat([_paint_over(posed, vertices, part, noise[rows], level, state, prior) for rows, part in parts])
+        )
     return torch.stack(painted)
 
 

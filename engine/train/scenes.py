@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +33,12 @@ class Scene:
     def part(self, rows: slice) -> Scene:
         texts = replace(self.texts, positive=self.texts.positive[rows])
         return replace(self, camera=self.camera[rows], background=self.background[rows], texts=texts)
+
+    def parts(self, at_once: int) -> Iterator[tuple[slice, Scene]]:
+        """The scene's rows and what they hold, at most ``at_once`` views each."""
+        for start in range(0, len(self), at_once):
+            rows = slice(start, start + at_once)
+            yield rows, self.part(rows)
 
 
 class SceneSampler:
