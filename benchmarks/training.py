@@ -177,7 +177,8 @@ def measure(settings: TrainSettings, prior: Prior, steps: int, sizes: Sizes | No
     peak = _peak_gib(prior.device)
     gaps = [1000 * (b - a) for a, b in itertools.pairwise(marks.times[warm_up - 1 :])]
     with parts_of(prior) as parts:
-        run(Marks(warm_up, parts.clear))
+        timed = run(Marks(warm_up, parts.clear))
+    share = sum(parts.seconds.values()) / (timed.times[-1] - timed.times[warm_up - 1])
     taken = {name: 1000 * seconds / steps for name, seconds in parts.seconds.items()}
     rows = {name: parts.rows[name] / steps for name in ("unet", "controlnet")}
     result = {
@@ -189,8 +190,9 @@ def measure(settings: TrainSettings, prior: Prior, steps: int, sizes: Sizes | No
         "views": settings.views,
         "render_size": settings.render_size,
         "rows_per_step": rows,
+        "share_in_parts": round(share, 3),  # of the steps in which the parts were timed
     }
-    table = {name: {"ms": round(ms, 2)} for name, ms in sorted(taken.items(), key=lambda item: -item[1])}
+    table = {name: {"ms": round(ms, 4)} for name, ms in sorted(taken.items(), key=lambda item: -item[1])}
     if sizes is not None:
         ceilings = Ceilings.measure(prior.device, prior.dtype)
         result["ceilings"] = {"tflops": round(ceilings.flops / 1e12, 3), "gb_per_s": round(ceilings.bytes / 1e9, 1)}

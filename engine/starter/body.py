@@ -13,6 +13,13 @@ from ..heads.skinning import rest_vertices
 
 _COARSE = 3.0e-5  # square metres: skin triangles above this get four Gaussians instead of one
 
+# Of each brow the landmarks of its upper and its lower edge, from the nose outwards, and of the eye's inner corner
+_BROWS = (
+    ((107, 66, 105, 63, 70), (55, 65, 52, 53, 46), 133),
+    ((336, 296, 334, 293, 300), (285, 295, 282, 283, 276), 362),
+)
+_HALF_BROW = {"man": 0.0042, "woman": 0.003}  # metres
+
 
 @dataclass(frozen=True)
 class SkinPoints:
@@ -74,6 +81,21 @@ class Body:
     @cached_property
     def eyes(self) -> np.ndarray:  # [2, 3] the fronts of the left and the right eye
         return np.stack([self.landmarks[473], self.landmarks[468]])
+
+    def brow_strip(self, sex: str) -> np.ndarray:  # [P] in 0..1
+        """How much of a brow grows on each skin point: a strip along the brow's landmarks above each eye, from the
+        eye's inner corner outwards. What is between the brows stays bare."""
+        strip = np.zeros(len(self.points))
+        for upper, lower, corner in _BROWS:
+            middle = np.array([0.5 * (self.landmarks[a] + self.landmarks[b]) for a, b in zip(upper, lower, strict=True)])
+            side = np.sign(middle[-1, 0])
+            along, inner, outer = side * self.points[:, 0], abs(self.landmarks[corner][0]), side * middle[-1, 0]
+            height = np.interp(along, side * middle[:, 0], middle[:, 1])
+            share = (along - inner) / (outer - inner)
+            half = _HALF_BROW[sex] * np.interp(share, (0.0, 0.25, 0.6, 1.0), (0.7, 1.0, 0.85, 0.35))
+            inside = (share > 0) & (share < 1) & (self.points[:, 2] > 0)
+            strip += inside * np.exp(-0.5 * ((self.points[:, 1] - height) / half) ** 4)
+        return strip
 
     @cached_property
     def nose_tip(self) -> np.ndarray:  # [3]

@@ -235,7 +235,7 @@ ROLES: dict[str, dict[str, object]] = {
     },
 }
 
-OWN_TRAIT = 0.12  # chance of each trait to stay as drawn
+OWN_TRAIT = 0.2  # chance of each trait to stay as drawn
 _OWN_TRAITS = ("skin", "hair", "hair_colour", "beard", "beard_colour", "eye_colour", "lips", "headgear",
                "headgear_colour", "eyewear", "eyewear_colour")  # fmt: skip
 
@@ -273,7 +273,7 @@ def sample_character(rng: np.random.Generator) -> Character:
         hair_colour=hair_colour,
         beard=_beard(rng, sex),
         beard_colour=_pick(rng, DYED_HAIR) if rng.random() < 0.08 else hair_colour,
-        eye_colour=_pick(rng, EYES, (4, 8, 3, 2, 1, 1, 1, 1, 0.5)),
+        eye_colour=_pick(rng, EYES, (5, 5, 4, 2, 2, 2, 1.5, 1.5, 1)),
         lips=_pick(rng, LIPS, (4, 2, 1, 1, 1)) if rng.random() < (0.45 if sex == "woman" else 0.05) else "",
         headgear=_pick(rng, HEADGEAR, (20, 3, 1.2, 1.2, 1, 0.6, 1.8, 1.8, 1.5, 1.5, 1.2)),
         headgear_colour=_pick(rng, COLOURS),

@@ -1,4 +1,4 @@
-"""Hair, beards and brows: thin Gaussians along threads that grow from the skin, and soft ones in a shell around it."""
+"""Hair, beards, brows and lashes: thin Gaussians along threads that grow from the skin, and soft ones in a shell around it."""
 
 from __future__ import annotations
 
@@ -283,10 +283,27 @@ def _threads_only(
 
 
 def grow_brows(c: Character, body: Body, rng: np.random.Generator) -> list[Cloud]:
+    """Hairs that lie along each brow, outwards and a little up, thinning out towards both ends."""
     if c.makeup in ("robot", "alien", "skull", "statue"):
         return []
-    colour = rgb(HAIR[c.hair_colour]) * 0.8
-    roots = _roots(body, body.mask("brow"), 130, rng)
-    aside = np.sign(roots[0][:, :1]) * np.array([[1.0, 0, 0]])
-    thick = 0.0022 if c.sex == "man" else 0.0015
-    return [threads(roots[0] + roots[1] * 0.0015, aside + roots[1] * 0.2, 0.0035, thick, colour, roots[2], 0.8)]
+    points, normals, triangles = _roots(body, body.brow_strip(c.sex), 190, rng)
+    outwards = np.sign(points[:, :1]) * np.array([[1.0, 0, 0]]) + vector(0, 0.25, 0) + 0.15 * normals
+    colours = rgb(HAIR[c.hair_colour]) * rng.uniform(0.7, 0.95, (len(points), 1))
+    return [threads(points + normals * 0.0012, outwards, 0.0032, 0.0007, colours, triangles, 0.75)]
+
+
+def grow_lashes(c: Character, body: Body, rng: np.random.Generator) -> list[Cloud]:
+    """Lashes at the rims of the upper lids, which they follow when the lids close."""
+    if c.makeup in ("robot", "alien", "skull", "statue"):
+        return []
+    eye = body.eyes[(body.points[:, 0] < 0).astype(int)]  # [P, 3]
+    away = body.points - eye
+    rim = body.mask("lid") & (np.linalg.norm(away, axis=1) < 0.0135) & (away[:, 1] > 0.001)
+    if not rim.any():
+        return []
+    points, normals, triangles = _roots(body, rim, 70 if c.sex == "woman" else 40, rng)
+    aside = np.sign(points[:, :1] - body.eyes[(points[:, 0] < 0).astype(int), :1]) * np.array([[0.4, 0, 0]])
+    heading = vector(0, 0.45, 1.0) + aside + 0.3 * normals
+    length = 0.0022 if c.sex == "woman" else 0.0014
+    heading = heading / np.linalg.norm(heading, axis=1, keepdims=True)
+    return [threads(points + heading * length, heading, length, 0.0004, np.full(3, 0.08), triangles, 0.8)]

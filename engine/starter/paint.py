@@ -65,11 +65,11 @@ def skin_colours(c: Character, body: Body, rng: np.random.Generator) -> Colours:
         full = {"stubble": 0.4, "short": 0.85, "long": 0.9}.get(c.beard, 0.0)
         blend(full * body.mask("chin_beard", "moustache"), 0.9 * rgb(HAIR[c.beard_colour]))
     if human:
-        blend(0.75 * body.mask("brow"), rgb(HAIR[c.hair_colour]) * 0.8)
+        blend(0.55 * body.brow_strip(c.sex), rgb(HAIR[c.hair_colour]) * 0.8)
     _makeup(c, body, skin, colours, blend, near, mouth, rng)
     colours *= _shading(body, 0.2 if c.makeup in ("robot", "statue") else 0.12)[:, None]
 
-    # The lids' rims are darkened whatever the paint: without lashes an eye has no outline
+    # The lids' rims are darkened whatever the paint: lashes alone are too thin to give an eye an outline
     rim = body.mask("lid") & (np.linalg.norm(points[:, None] - body.eyes[None], axis=2).min(1) < 0.0135)
     if c.makeup != "statue":
         blend(0.55 * rim, 0.3 * skin)

@@ -21,7 +21,7 @@ from ..rasterise import rasterise
 from .body import Body, SkinPoints
 from .character import Character
 from .cloud import bind_cloud, joined
-from .hair import grow_beard, grow_brows, grow_hair
+from .hair import grow_beard, grow_brows, grow_hair, grow_lashes
 from .identity import sample_identity
 from .paint import paint_skin
 from .vocabulary import MOODS
@@ -66,7 +66,7 @@ class Studio:
         identity = sample_identity(character, self.arrays, rng)
         body = Body(self.arrays, self.skin, identity)
         clouds = [paint_skin(character, body, rng)]
-        for make in (grow_hair, grow_beard, grow_brows, make_headgear, make_eyewear, make_extras):
+        for make in (grow_hair, grow_beard, grow_brows, grow_lashes, make_headgear, make_eyewear, make_extras):
             clouds.extend(make(character, body, rng))
         if character.makeup == "statue":
             stone = clouds[0].colours[0]
