@@ -87,7 +87,9 @@ class Body:
         eye's inner corner outwards. What is between the brows stays bare."""
         strip = np.zeros(len(self.points))
         for upper, lower, corner in _BROWS:
-            middle = np.array([0.5 * (self.landmarks[a] + self.landmarks[b]) for a, b in zip(upper, lower, strict=True)])
+            middle = np.array(
+                [0.5 * (self.landmarks[a] + self.landmarks[b]) for a, b in zip(upper, lower, strict=True)]
+            )
             side = np.sign(middle[-1, 0])
             along, inner, outer = side * self.points[:, 0], abs(self.landmarks[corner][0]), side * middle[-1, 0]
             height = np.interp(along, side * middle[:, 0], middle[:, 1])

@@ -1,4 +1,4 @@
-"""Hair, beards, brows and lashes: thin Gaussians along threads that grow from the skin, and soft ones in a shell around it."""
+"""Hair, beards, brows, lashes: thin Gaussians along threads that grow from the skin, soft ones in a shell around it."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from ..gaussians import Gaussians
 from ..guidance.denoise import denoise
 from ..guidance.prior import Prior
 from ..rasterise import rasterise
+from .carve import carve
 from .scenes import Scene, SceneSampler
 from .settings import TrainSettings
 from .state import State, random_numbers
@@ -47,7 +48,10 @@ class Rounds:
         self.painting = 0.0
         if state.painted is None or state.step == round_begin(number, settings):
             began = time.perf_counter()
-            state.painted = paint(state, self.prior, self.scenes, number, generator)
+            painted = paint(state, self.prior, self.scenes, number, generator)
+            if number == 0 and settings.repaint_carve:
+                state.add(carve(state.head, state.identity.detach(), self.scenes, painted.float() / 255))
+            state.painted = painted
             self.painting = time.perf_counter() - began
             self._seconds_per_level = self.painting / noise_level(number, settings)
         row = (state.step - round_begin(number, settings)) % len(self.scenes)

@@ -115,6 +115,8 @@ class TrainSettings:
     """Strategy repaint: denoising steps from pure noise; from less noise proportionally fewer."""
     repaint_noise: tuple[int, int] = (980, 400)
     """Strategy repaint: timestep (of 1000) that the pictures are noised to in the first and in the last round."""
+    repaint_carve: bool = False
+    """Strategy repaint: new splats where the first round's pictures show something off the head, as hair or a hat."""
     repaint_dssim: float = 0.2
     """Strategy repaint: share of the structural dissimilarity in the photometric loss."""
 
@@ -233,6 +235,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
             repaint_scenes=8,
             repaint_steps=16,
             repaint_noise=(980, 300),
+            repaint_carve=True,
             guidance_scale=2.0,
             control_scale=1.0,
             background="grey",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..avatar.binding import triangle_frames
-from ..avatar.density import DensityControl, DensitySettings
+from ..avatar.density import DensityControl, DensitySettings, replace_rows
 from ..avatar.file import Avatar, bake_identity
 from ..avatar.initialise import paint_eyes_and_mouth, super_dense, thin_lids_and_lips
 from ..avatar.rigged import RiggedGaussians
@@ -170,6 +170,16 @@ class State:
     def gradients_are_finite(self) -> bool:
         parameters = [*self.gaussians.parameters().values(), self.identity]
         return all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
+
+    @torch.no_grad()
+    def add(self, splats: RiggedGaussians) -> None:
+        """Takes splats of the same SH degree in, with Adam's moments at zero."""
+        count, new = len(self.gaussians), len(splats)
+        rows = torch.arange(count + new, device=splats.triangle.device).clamp_max(max(count - 1, 0))
+        replace_rows(self.gaussians, self.optimiser, rows, fresh=new)
+        self.gaussians.triangle[count:] = splats.triangle
+        for name, parameter in self.gaussians.parameters().items():
+            parameter[count:] = splats.parameters()[name]
 
     @property
     def collects_screen_gradients(self) -> bool:

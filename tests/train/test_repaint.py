@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from headstudio.avatar.file import save_avatar
+from headstudio.avatar.initialise import super_dense
 from headstudio.errors import UserError
 from headstudio.train import repaint
 from headstudio.train.loop import TrainingStopped, train
@@ -105,6 +106,46 @@ def test_a_stopped_run_goes_on_to_the_same_avatar(head, prior, tmp_path, stop_af
         train(REPAINT, head, prior, "an orc", reporter=Notes(stop_after), checkpoint_dir=tmp_path / "parts")
     resumed = train(REPAINT, head, prior, "an orc", checkpoint_dir=tmp_path / "parts", resume=True)
     assert file(resumed) == file(whole)
+
+
+@pytest.fixture
+def carving(monkeypatch):
+    """Seven splats are found off the head in the pictures that carving is called with."""
+    calls = []
+
+    def carve(head, identity, scenes, pictures):
+        calls.append(pictures)
+        splats = super_dense(head.template, head.triangles, opacity=0.5, count=7)
+        splats.offsets += 2.0
+        return splats
+
+    monkeypatch.setattr(repaint, "carve", carve)
+    return calls
+
+
+def test_what_is_carved_out_of_the_first_pictures_joins_the_avatar_and_learns(head, prior, carving):
+    settings = replace(REPAINT, densify_threshold=1e6, prune_opacity=0.0, prune_scale=1e6)
+    plain = train(settings, head, prior, "an orc")
+    assert not carving
+    more = train(replace(settings, repaint_carve=True), head, prior, "an orc")
+    assert len(carving) == 1  # before the first fit, and never again
+    assert carving[0].shape[:2] == (2, 2)
+    assert 0 <= float(carving[0].min()) < float(carving[0].max()) <= 1
+    count = len(plain.splats.triangle)
+    assert len(more.splats.triangle) == count + 7
+    offset = more.splats.offset[count:]
+    assert np.abs(np.linalg.norm(offset, axis=1) - 12**0.5).max() < 1.5  # where they were put
+    assert np.ptp(more.splats.opacity[count:]) > 1e-5  # but not just as they were
+
+
+def test_a_stopped_run_keeps_what_was_carved(head, prior, carving, tmp_path):
+    settings = replace(REPAINT, repaint_carve=True)
+    whole = train(settings, head, prior, "an orc")
+    with pytest.raises(TrainingStopped):
+        train(settings, head, prior, "an orc", reporter=Notes(1), checkpoint_dir=tmp_path)
+    resumed = train(settings, head, prior, "an orc", checkpoint_dir=tmp_path, resume=True)
+    assert np.array_equal(resumed.splats.offset, whole.splats.offset)
+    assert len(carving) == 2
 
 
 def test_likeness_is_zero_for_equal_pictures_and_falls_towards_them():
