@@ -73,7 +73,7 @@ def carve(
     if views.count < _FEW:
         return nothing
 
-    full = outlined(cloud, views)
+    full = space.attached(outlined(cloud, views))
     full, shell, sightings = carved(cloud, full, space, views, SPACING * unit)
     kept = (shell & full)[shell] & space.in_large_bodies(shell & full)[shell]  # [R], as below
     known = kept & (sightings.count >= _BARE).cpu().numpy()
@@ -92,7 +92,7 @@ def outlined(cloud: RiggedGaussians, views: Views) -> np.ndarray:  # [P] bool
     seen, empty = torch.zeros(2, len(cloud), device=cloud.triangle.device)
     for sight, outline, _ in views.sights(cloud):
         seen += sight.inside
-        empty += sight.inside & ~sight.of(outline)
+        empty += sight.inside & ~sight.of(outline.filled)
     return ((seen >= _IN_SIGHT * views.count) & (empty <= _DISSENT * seen)).cpu().numpy()
 
 
@@ -122,7 +122,7 @@ def carved(
         splats = _rows(cloud, torch.from_numpy(shell))
         seen, total, squared = torch.zeros(3, len(splats), 3, device=cloud.triangle.device)
         for sight, outline, picture in views.sights(splats):
-            bare = (sight.inside & sight.nearest(margin) & sight.of(outline))[:, None]
+            bare = (sight.inside & sight.nearest(margin) & sight.of(outline.shown))[:, None]
             colour = sight.of(picture) * bare
             seen, total, squared = seen + bare, total + colour, squared + colour.square()
         mean = total / seen.clamp_min(1)
@@ -134,7 +134,14 @@ def carved(
     return full, shell, Sightings(seen[:, 0], mean, spread)
 
 
-def silhouette(picture: Tensor) -> Tensor | None:  # [S, S, 3] in 0..1 -> [S, S] bool
+class Outline(NamedTuple):
+    """What a picture shows before its background."""
+
+    shown: Tensor  # [S, S] bool: pixels of another colour than the background
+    filled: Tensor  # [S, S] bool: with the gaps within
+
+
+def silhouette(picture: Tensor) -> Outline | None:  # [S, S, 3] in 0..1
     """Where a picture shows something before its background; None if that cannot be told.
 
     The background is what is seen along the upper edge and the upper halves of the sides: hair may hang out below.
@@ -144,10 +151,11 @@ def silhouette(picture: Tensor) -> Tensor | None:  # [S, S, 3] in 0..1 -> [S, S]
     background = border.median(0).values
     if (border - background).abs().amax(-1).quantile(0.75) > _EVEN:
         return None
-    differs = ((picture - background).abs().amax(-1) > _CONTRAST).cpu().numpy()
-    # Skin may be of the background's colour here and there, within the outline
-    closed = ndimage.binary_closing(np.pad(differs, _SEAM, mode="edge"), iterations=_SEAM)[_SEAM:-_SEAM, _SEAM:-_SEAM]
-    return torch.from_numpy(ndimage.binary_fill_holes(closed))
+    shown = (picture - background).abs().amax(-1) > _CONTRAST
+    # Skin may be of the background's colour here and there
+    padded = np.pad(shown.cpu().numpy(), _SEAM, mode="edge")
+    closed = ndimage.binary_closing(padded, iterations=_SEAM)[_SEAM:-_SEAM, _SEAM:-_SEAM]
+    return Outline(shown, torch.from_numpy(ndimage.binary_fill_holes(closed)).to(picture.device))
 
 
 @dataclass(frozen=True)
@@ -213,6 +221,17 @@ class Space:
         shell[self.cells[(self.cells >= 0) & ~covered]] = True
         return shell & full
 
+    def attached(self, full: np.ndarray) -> np.ndarray:  # [P] bool -> [P] bool
+        """Those of the full points that hang together with the head, and not by a thread."""
+        solid = self.head | ((self.cells >= 0) & full[self.cells])
+        bodies, _ = ndimage.label(ndimage.binary_opening(solid))
+        wanted = np.zeros(bodies.max() + 1, bool)
+        wanted[np.unique(bodies[self.head])] = True
+        wanted[0] = False
+        result = np.zeros(len(full), bool)
+        result[self.cells[wanted[bodies] & (self.cells >= 0)]] = True
+        return result & full
+
     def in_large_bodies(self, shell: np.ndarray) -> np.ndarray:  # [P] bool -> [P] bool
         """Those of the points that hang together with many."""
         bodies, _ = ndimage.label((self.cells >= 0) & shell[self.cells])
@@ -256,25 +275,25 @@ class Views:
     """The pictures, and their outlines where they have one."""
 
     def __init__(self, head: Head, identity: Tensor, scenes: list[Scene], pictures: Tensor):
-        self.head, self.identity, self.scenes, self.pictures = head, identity, scenes, pictures
-        self.outlines = [[silhouette(picture) for picture in row] for row in pictures]
+        self.head, self.identity, self.scenes = head, identity, scenes
+        self.pictures = pictures.to(head.device)
+        self.outlines = [[silhouette(picture) for picture in row] for row in self.pictures]
         self.count = sum(outline is not None for row in self.outlines for outline in row)
 
-    def sights(self, cloud: RiggedGaussians) -> Iterator[tuple[Sight, Tensor, Tensor]]:
-        """Of every picture that has an outline: where it shows the splats, its outline [S, S], itself [S, S, 3]."""
-        device = cloud.triangle.device
+    def sights(self, cloud: RiggedGaussians) -> Iterator[tuple[Sight, Outline, Tensor]]:
+        """Of every picture that has an outline: where it shows the splats, its outline, and itself [S, S, 3]."""
         for scene, outlines, pictures in zip(self.scenes, self.outlines, self.pictures, strict=True):
             vertices = self.head(scene.expression[None], scene.joints[None], self.identity[None])[0]
             means = cloud.pose(vertices, self.head.triangles).means
             skin = vertices[self.head.triangles].mean(1)
             for view, (outline, picture) in enumerate(zip(outlines, pictures, strict=True)):
                 if outline is not None:
-                    camera = scene.camera[view].resized(len(outline), len(outline))
+                    camera = scene.camera[view].resized(len(picture), len(picture))
                     pixel, depth, inside = _pixels(means, camera)
                     skin_pixel, skin_depth, reached = _pixels(skin, camera)
                     before = skin_pixel[reached], skin_depth[reached]
-                    sight = Sight(pixel, inside, depth, before, len(outline))
-                    yield sight, outline.to(device), picture.to(device)
+                    sight = Sight(pixel, inside, depth, before, len(picture))
+                    yield sight, outline, picture
 
 
 def _pixels(

@@ -149,4 +149,7 @@ def test_an_outline_is_filled_and_may_leave_the_picture_below():
     picture[40:50, 40:50] = 0.5  # of the background's colour, within
     wanted = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     wanted[20:, 30:60] = True
-    assert torch.equal(silhouette(picture), wanted)
+    outline = silhouette(picture)
+    assert torch.equal(outline.filled, wanted)
+    wanted[40:50, 40:50] = False
+    assert torch.equal(outline.shown, wanted)
