@@ -6,7 +6,8 @@ SECOND_BLENDER = .venv-blender52/bin/python
 demo: setup
 	$(PYTHON_VENV) tools/demo.py
 
-# Style and types, then every test; Blender's in processes of their own, as in life, on each Blender that is here.
+# Style and types, then every test; Blender's in processes of their own, as in life, on each Blender that is here: the
+# bpy modules, and inside the executable that BLENDER names.
 test: setup-tests types
 	$(PYTHON_VENV) -m ruff check .
 	$(PYTHON_VENV) -m ruff format --check .
@@ -14,6 +15,8 @@ test: setup-tests types
 	$(PYTHON_VENV) -m pytest tests/blender
 	@if [ -x $(SECOND_BLENDER) ]; then set -x; $(SECOND_BLENDER) -m pytest tests/blender; else \
 	  echo "Blender's half was tested on one Blender alone: there is no .venv-blender52 (tools/setup.sh tests says why)."; fi
+	@if [ -n "$$BLENDER" ]; then set -x; $(PYTHON_VENV) tools/test_in_blender.py; else \
+	  echo "Blender's half was tested in modules alone: BLENDER names no Blender executable."; fi
 	@echo "make test: all passed."
 
 # Blender's half against Blender's API. mypy wants a package, whatever the checkout's folder is called.

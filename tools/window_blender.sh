@@ -4,9 +4,9 @@
 #
 #     BLENDER_CHROOT=DIR BLENDER=$PWD/tools/window_blender.sh make test
 #
-# /tmp, TMPDIR and this checkout are seen inside under the same paths. The engine that HEADSTUDIO_ENGINE names is
-# started in this machine's own system, whose Python and libraries it was set up with. Needs root; its mounts end with
-# Blender.
+# /tmp, TMPDIR and this checkout are seen inside under the same paths. The engine that HEADSTUDIO_ENGINE names, and its
+# Python, HEADSTUDIO_PYTHON, are started in this machine's own system, whose Python and libraries they were set up with.
+# Needs root; its mounts end with Blender.
 set -euo pipefail
 
 if [ "${1:-}" != --inside ]; then
@@ -21,6 +21,7 @@ checkout=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 mkdir -p "$inside/mnt/machine"
 mount --rbind / "$inside/mnt/machine"
 mount --rbind /dev "$inside/dev"
+mount --rbind /sys "$inside/sys"
 mount -t proc proc "$inside/proc"
 mount -t tmpfs tmpfs "$inside/run"
 for path in /tmp "${TMPDIR:-/tmp}" "$checkout"; do
@@ -28,10 +29,11 @@ for path in /tmp "${TMPDIR:-/tmp}" "$checkout"; do
   mount --bind "$path" "$inside$path"
 done
 
-if [ -n "${HEADSTUDIO_ENGINE:-}" ]; then
-  printf '#!/bin/bash\nexec chroot /mnt/machine %q "$@"\n' "$HEADSTUDIO_ENGINE" >"$inside/run/headstudio"
-  chmod 755 "$inside/run/headstudio"
-  export HEADSTUDIO_ENGINE=/run/headstudio
-fi
+for name in HEADSTUDIO_ENGINE HEADSTUDIO_PYTHON; do
+  [ -n "${!name:-}" ] || continue
+  printf '#!/bin/bash\nexec chroot /mnt/machine %q "$@"\n' "${!name}" >"$inside/run/${name,,}"
+  chmod 755 "$inside/run/${name,,}"
+  export "$name=/run/${name,,}"
+done
 export LIBGL_ALWAYS_SOFTWARE=1 XDG_RUNTIME_DIR=/run
 exec chroot "$inside" env --chdir="$here" blender "$@"

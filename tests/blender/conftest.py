@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+import this_blender
 
 
 @pytest.fixture(scope="session")
 def extension_zip(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, str(ROOT / "build_addon.py"), "--output-folder", str(folder)]
+    program = str(this_blender.ROOT / "build_addon.py")
+    command = [this_blender.build_python(), program, "--output-folder", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return Path(done.stdout.split()[-1])
@@ -23,9 +23,13 @@ def extension_zip(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def bpy(extension_zip, tmp_path_factory):
-    """The bpy module with the extension enabled. Blender reads its user folder when it is imported, so once only."""
-    os.environ["BLENDER_USER_RESOURCES"] = str(tmp_path_factory.mktemp("blender"))
-    bpy = pytest.importorskip("bpy")
+    """Blender's bpy with the extension enabled. Blender reads its user folder when it starts, so once only."""
+    if this_blender.EXECUTABLE:
+        bpy = sys.modules["bpy"]
+        check_user_folder(bpy)
+    else:
+        os.environ["BLENDER_USER_RESOURCES"] = str(tmp_path_factory.mktemp("blender"))
+        bpy = pytest.importorskip("bpy")
     bpy.ops.wm.read_factory_settings(use_empty=True)
     done = bpy.ops.extensions.package_install_files(
         repo="user_default", filepath=str(extension_zip), enable_on_install=True
@@ -34,6 +38,18 @@ def bpy(extension_zip, tmp_path_factory):
     yield bpy
     # bpy 4.5 hangs at exit while a render engine is registered
     bpy.ops.preferences.addon_disable(module="bl_ext.user_default.headstudio")
+
+
+def check_user_folder(bpy) -> None:
+    """An executable was given its user folder before it started; the tests must not write into somebody's own."""
+    chosen = os.environ.get("BLENDER_USER_RESOURCES")
+    if not chosen or Path(bpy.utils.resource_path("USER")) != Path(chosen):
+        pytest.fail(
+            "BLENDER_USER_RESOURCES must name a new folder before Blender starts, as tools/test_in_blender.py does"
+        )
+    files = [path for path in Path(chosen).rglob("*") if path.is_file()]
+    if files:
+        pytest.fail(f"Blender's user folder {chosen} is no new one: it holds {files[0]}")
 
 
 def pytest_sessionfinish(session, exitstatus):

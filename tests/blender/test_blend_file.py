@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import this_blender
 from headstudio.avatar.file import save_avatar
 from pictures import psnr
 from shots import read, shoot
@@ -111,7 +111,7 @@ def test_a_duplicate_shares_the_splats_and_shows_them(bpy, scene, posed, tmp_pat
 
 
 def test_rendered_by_blender_in_the_background(bpy, saved, extension_zip, tmp_path):
-    """``blender -b FILE -a``, here by the bpy module in a process of its own: every frame of the range."""
+    """``blender -b FILE -a``, here by a script in a process of its own: every frame of the range."""
     blend, picture = saved
     script = (
         "import os, sys, bpy\n"
@@ -126,7 +126,7 @@ def test_rendered_by_blender_in_the_background(bpy, saved, extension_zip, tmp_pa
         "os._exit(0)\n"
     )
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BLENDER_USER_RESOURCES": str(tmp_path / "user")}
-    command = [sys.executable, "-c", script, str(extension_zip), str(blend)]
+    command = this_blender.command(script, extension_zip, blend)
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
     for frame in ("frame_0004.png", "frame_0005.png"):
         assert (blend.parent / frame).is_file(), done.stdout + done.stderr
@@ -134,6 +134,7 @@ def test_rendered_by_blender_in_the_background(bpy, saved, extension_zip, tmp_pa
 
 
 @pytest.mark.skipif(not os.environ.get("BLENDER"), reason="BLENDER names no Blender executable")
+@pytest.mark.skipif(bool(this_blender.EXECUTABLE), reason="this is the Blender that BLENDER names")
 def test_opened_by_another_blender(bpy, saved, extension_zip, tmp_path):
     """BLENDER: an executable, perhaps of a newer version, that sees this machine's files."""
     blend, picture = saved

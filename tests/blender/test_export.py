@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import this_blender
 from headstudio.avatar.file import Avatar, bake_identity, save_avatar
 from headstudio.avatar.posing import pose_splats
 from headstudio.export.ply import read_ply
 from pictures import random_splats
 from plyfile import PlyData
 from scipy.spatial.transform import Rotation
-from test_final_render_device import ENGINE
 
 AXES = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # Blender's to the engine's
 
@@ -39,8 +38,7 @@ def mesh(bpy, scene, file):
 
 
 def engine_command(*arguments) -> None:
-    beside = Path(sys.executable).with_name("headstudio")
-    command = [beside if beside.is_file() else ENGINE, *arguments]
+    command = [this_blender.engine(), *arguments]
     subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=120)
 
 

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import this_blender
 
 MODULE = "bl_ext.user_default.headstudio"
 
@@ -30,12 +31,13 @@ print("HEAVY", heavy)
 sys.stdout.flush()
 os._exit(0)
 """
+    path = os.environ["PATH"] if this_blender.EXECUTABLE else ""  # Debian's Blender finds its Python there
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        this_blender.command(script),
         capture_output=True,
         text=True,
         timeout=120,
-        env={"PATH": "", "HOME": str(tmp_path), "BLENDER_USER_RESOURCES": str(tmp_path)},
+        env={"PATH": path, "HOME": str(tmp_path), "BLENDER_USER_RESOURCES": str(tmp_path)},
     )
     assert "HEAVY []" in done.stdout, done.stdout + done.stderr
 

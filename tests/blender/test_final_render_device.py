@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import this_blender
 from pictures import psnr
 from shots import add_plane, left_half, shoot
-
-ROOT = Path(__file__).resolve().parents[2]
-ENGINE = ROOT / ".venv" / "bin" / "headstudio"
 
 
 @pytest.fixture
 def engine(monkeypatch):
     """The engine that the add-on finds."""
-    beside = Path(sys.executable).with_name("headstudio")
-    monkeypatch.setenv("HEADSTUDIO_ENGINE", str(beside if beside.is_file() else ENGINE))
+    monkeypatch.setenv("HEADSTUDIO_ENGINE", this_blender.engine())
 
 
 @pytest.mark.parametrize("kind", ["PERSP", "ORTHO"])
@@ -127,7 +123,7 @@ def test_without_a_gpu_the_missing_library_is_named_and_blender_lives(
         environment["LD_LIBRARY_PATH"] = str(tmp_path)
     else:
         environment["__EGL_VENDOR_LIBRARY_FILENAMES"] = str(tmp_path / "none.json")
-    command = [sys.executable, "-c", WITHOUT_GPU, str(extension_zip)]
+    command = this_blender.command(WITHOUT_GPU, extension_zip)
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no GPU to render with" in done.stdout.partition("REFUSED")[2], done.stdout + done.stderr

@@ -10,24 +10,29 @@ import time
 from pathlib import Path
 
 import pytest
+import this_blender
 
 MODULE = "bl_ext.user_default.headstudio"
-ENGINE = Path(sys.executable).with_name("headstudio")
+ENGINE = this_blender.engine()
 PROMPT = "a clown with green hair"
 
 
 @pytest.fixture(scope="module")
 def tiny_prior(tmp_path_factory):
-    pytest.importorskip("torch", reason="this Python has no engine to start")
-    from support.tiny_prior import write_tiny_prior
-
-    return write_tiny_prior(tmp_path_factory.mktemp("prior") / "tiny")
+    """Written by the Python that has the engine, because Blender's may lack torch."""
+    if not Path(ENGINE).is_file():
+        pytest.skip(f"there is no engine to start: {ENGINE} is no file")
+    folder = tmp_path_factory.mktemp("prior") / "tiny"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from support.tiny_prior import write_tiny_prior as write; "
+    command = [this_blender.engine_python(), "-c", code + "write(sys.argv[2])", this_blender.ROOT / "tests", folder]
+    subprocess.run(command, check=True)
+    return folder
 
 
 @pytest.fixture
 def preferences(bpy, addon, tmp_path):
     preferences = bpy.context.preferences.addons[MODULE].preferences
-    preferences.engine, preferences.jobs = str(ENGINE), str(tmp_path / "jobs")
+    preferences.engine, preferences.jobs = ENGINE, str(tmp_path / "jobs")
     yield preferences
     for process in addon.jobs._state.watch._processes.values() if addon.jobs._state.watch else ():
         process.kill()

@@ -8,6 +8,7 @@ from headstudio.avatar.posing import pose_splats
 from support.engine_picture import engine_picture
 
 WIDTH, HEIGHT = 160, 120
+KEPT = []  # see ``draw``
 
 
 def look(eye, target=(0, 0, 0), ortho=0.0):
@@ -31,7 +32,9 @@ def look(eye, target=(0, 0, 0), ortho=0.0):
 def draw(bpy, scene):
     """Draws a group as a viewport does: premultiplied RGBA [H, W, 4], top row first.
 
-    A GPU context without a window exists inside a render engine alone.
+    A GPU context without a window exists inside a render engine alone. What has been drawn is kept, for textures that
+    are freed outside it leave their names bound: Mesa gives these to the next textures, and Blender, which takes them
+    for bound already, draws the old ones.
     """
     import gpu
 
@@ -51,6 +54,7 @@ def draw(bpy, scene):
     def picture(group, view, projection, **options):
         def job():
             offscreen = gpu.types.GPUOffScreen(WIDTH, HEIGHT, format="RGBA16F")
+            KEPT.append(group)
             with offscreen.bind():
                 framebuffer = gpu.state.active_framebuffer_get()
                 framebuffer.clear(color=(0, 0, 0, 0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,8 @@ def engine_picture(
 @functools.cache
 def _painter() -> tuple[subprocess.Popen, Path]:
     """The process, which ends with ours (its input ends), and a folder to talk through."""
-    python = sys.executable if importlib.util.find_spec("torch") else str(ROOT / ".venv" / "bin" / "python")
+    elsewhere = os.environ.get("HEADSTUDIO_PYTHON") or str(ROOT / ".venv" / "bin" / "python")
+    python = sys.executable if importlib.util.find_spec("torch") else elsewhere
     folder = Path(tempfile.mkdtemp(prefix="engine-picture-"))
     process = subprocess.Popen([python, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder)
     return process, folder
