@@ -1,6 +1,6 @@
 """Runs tests/blender inside the Blender executable that BLENDER names, with pytest-blender; `make test` calls it.
 
-    BLENDER=/path/to/blender .venv/bin/python tools/test_in_blender.py [PYTEST'S ARGUMENTS]
+    BLENDER=/path/to/blender .venv/bin/python tools/test_in_blender.py [TESTS] [PYTEST'S OPTIONS]
 
 Blender's Python has neither pytest nor the engine, and is left as it is: what the tests need lies in .blender-packages,
 a folder for each version of Python, filled by this Python's pip the first time. pytest-blender lies there by itself,
@@ -53,8 +53,8 @@ def main() -> int:
         blender = ["--factory-startup", "--python-exit-code", "1", "--python-expr", search]
         # The plugin reads sys.argv itself
         arguments = sys.argv[1:]
-        if not any(Path(word.partition("::")[0]).exists() for word in arguments):
-            arguments.append("tests/blender")
+        if not arguments or arguments[0].startswith("-"):
+            arguments.insert(0, "tests/blender")
         arguments += ["-W", "ignore:config.inicfg is deprecated"]  # the plugin's own affair
         sys.argv = ["pytest", "--blender-executable", executable, *arguments, "--", *blender]
         return int(pytest.main())
