@@ -57,8 +57,10 @@ def carve(
     identity: Tensor,  # [S]
     scenes: list[Scene],  # G of them, of V views
     pictures: Tensor,  # [G, V, S, S, 3] in 0..1
+    present: RiggedGaussians | None = None,
 ) -> RiggedGaussians:
-    """Round splats (SH degree 0) on the surface of what the pictures show off the head: none on a bald one.
+    """Round splats (SH degree 0) on the surface of what the pictures show off the head: none on a bald one, and none
+    where there are splats at ``present``.
 
     They keep close to what all pictures agree on: what is thin, or where pictures contradict each other, is left out.
     """
@@ -84,7 +86,11 @@ def carve(
     near, neighbour = cKDTree(places[known]).query(places)
     splats = _rows(cloud, torch.from_numpy(shell))
     splats.sh = ((sightings.mean[torch.from_numpy(np.flatnonzero(known)[neighbour])] - 0.5) / SH_C0)[:, None]
-    return _rows(splats, torch.from_numpy(kept & (near < 2 * SPACING * unit)))
+    kept &= near < 2 * SPACING * unit
+    if present is not None:
+        there = present.pose(vertices, head.triangles).means.cpu().numpy()
+        kept &= cKDTree(there).query(places)[0] > SPACING * unit
+    return _rows(splats, torch.from_numpy(kept))
 
 
 def outlined(cloud: RiggedGaussians, views: Views) -> np.ndarray:  # [P] bool

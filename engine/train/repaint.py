@@ -49,8 +49,9 @@ class Rounds:
         if state.painted is None or state.step == round_begin(number, settings):
             began = time.perf_counter()
             painted = paint(state, self.prior, self.scenes, number, generator)
-            if number == 0 and settings.repaint_carve:
-                state.add(carve(state.head, state.identity.detach(), self.scenes, painted.float() / 255))
+            if number < settings.repaint_carvings:
+                pictures, identity = painted.float() / 255, state.identity.detach()
+                state.add(carve(state.head, identity, self.scenes, pictures, state.gaussians))
             state.painted = painted
             self.painting = time.perf_counter() - began
             self._seconds_per_level = self.painting / noise_level(number, settings)

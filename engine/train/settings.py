@@ -115,8 +115,9 @@ class TrainSettings:
     """Strategy repaint: denoising steps from pure noise; from less noise proportionally fewer."""
     repaint_noise: tuple[int, int] = (980, 400)
     """Strategy repaint: timestep (of 1000) that the pictures are noised to in the first and in the last round."""
-    repaint_carve: bool = False
-    """Strategy repaint: new splats where the first round's pictures show something off the head, as hair or a hat."""
+    repaint_carvings: int = 0
+    """Strategy repaint: in so many first rounds, splats are added where the pictures show hair, a hat or a beard off
+    the head."""
     repaint_dssim: float = 0.2
     """Strategy repaint: share of the structural dissimilarity in the photometric loss."""
 
@@ -213,6 +214,7 @@ _RANGES = (
     ("timesteps late_timesteps", 0, 999),
     ("repaint_rounds repaint_scenes repaint_steps", 1, 1000),
     ("repaint_noise", 1, 999),
+    ("repaint_carvings", 0, 1000),
     ("repaint_dssim", 0.0, 1.0),
     ("position_weight scale_weight sparsity_weight densify_threshold prune_opacity prune_scale", 0.0, 1e6),
     ("snapshot_every checkpoint_every", 0, 10_000_000),
@@ -235,7 +237,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
             repaint_scenes=8,
             repaint_steps=16,
             repaint_noise=(980, 300),
-            repaint_carve=True,
+            repaint_carvings=2,
             guidance_scale=2.0,
             control_scale=1.0,
             background="grey",

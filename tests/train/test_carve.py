@@ -135,6 +135,16 @@ def test_what_curtains_of_hair_hide_from_the_side_stays_hollow(head):
     assert int(before.sum()) <= 0.02 * len(points)
 
 
+def test_what_is_there_already_is_not_added_again(head):
+    shots = scenes(head)
+    shown = pictures(head, shots, attached(head, ball(), HAIR))
+    identity = torch.zeros(head.identity_size)
+    first = carve(head, identity, shots, shown)
+    again = carve(head, identity, shots, shown, first)
+    assert len(first) > 300
+    assert len(again) < 0.05 * len(first)
+
+
 def test_pictures_without_an_outline_carve_nothing(head):
     shots = scenes(head)
     noise = torch.rand(6, 4, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))

@@ -113,7 +113,7 @@ def carving(monkeypatch):
     """Seven splats are found off the head in the pictures that carving is called with."""
     calls = []
 
-    def carve(head, identity, scenes, pictures):
+    def carve(head, identity, scenes, pictures, present):
         calls.append(pictures)
         splats = super_dense(head.template, head.triangles, opacity=0.5, count=7)
         splats.offsets += 2.0
@@ -127,7 +127,7 @@ def test_what_is_carved_out_of_the_first_pictures_joins_the_avatar_and_learns(he
     settings = replace(REPAINT, densify_threshold=1e6, prune_opacity=0.0, prune_scale=1e6)
     plain = train(settings, head, prior, "an orc")
     assert not carving
-    more = train(replace(settings, repaint_carve=True), head, prior, "an orc")
+    more = train(replace(settings, repaint_carvings=1), head, prior, "an orc")
     assert len(carving) == 1  # before the first fit, and never again
     assert carving[0].shape[:2] == (2, 2)
     assert 0 <= float(carving[0].min()) < float(carving[0].max()) <= 1
@@ -139,13 +139,13 @@ def test_what_is_carved_out_of_the_first_pictures_joins_the_avatar_and_learns(he
 
 
 def test_a_stopped_run_keeps_what_was_carved(head, prior, carving, tmp_path):
-    settings = replace(REPAINT, repaint_carve=True)
+    settings = replace(REPAINT, repaint_carvings=2)
     whole = train(settings, head, prior, "an orc")
     with pytest.raises(TrainingStopped):
-        train(settings, head, prior, "an orc", reporter=Notes(1), checkpoint_dir=tmp_path)
+        train(settings, head, prior, "an orc", reporter=Notes(3), checkpoint_dir=tmp_path)
     resumed = train(settings, head, prior, "an orc", checkpoint_dir=tmp_path, resume=True)
     assert np.array_equal(resumed.splats.offset, whole.splats.offset)
-    assert len(carving) == 2
+    assert len(carving) == 4  # twice each
 
 
 def test_likeness_is_zero_for_equal_pictures_and_falls_towards_them():
