@@ -15,6 +15,7 @@ from headstudio.starter.body import Body, SkinPoints, scatter
 from headstudio.starter.character import ROLES, Character, in_role, sample_character
 from headstudio.starter.cloud import Cloud, bind_cloud, frames_along
 from headstudio.starter.dataset import make_shard
+from headstudio.starter.hair import grow_lashes
 from headstudio.starter.identity import sample_identity
 from headstudio.starter.scene import Studio
 from headstudio.starter.vocabulary import COLOURS, EYEWEAR, HAIR, HAIR_STYLES, HEADGEAR, SKIN
@@ -120,6 +121,40 @@ def test_irises_have_their_colour(studio):
         iris = studio.skin.mask("iris")
         seen = model.gaussians.sh[: len(iris), 0][torch.from_numpy(iris)].median(0).values * 0.28209479 + 0.5
         assert nearest(seen.numpy(), {"blue": (70, 125, 200), "red": (205, 30, 30), "green": (70, 140, 75)}) == colour
+
+
+@pytest.mark.parametrize("sex", ["man", "woman"])
+def test_brows_are_two_strips_with_bare_skin_between(studio, sex):
+    body = Body(studio.arrays, studio.skin, np.zeros(studio.head.identity_size, np.float32))
+    strip, x = body.brow_strip(sex), body.points[:, 0]
+    inner = abs(body.landmarks[133][0])
+    assert 0.9 < strip.max() <= 1.0
+    assert not strip[np.abs(x) < inner].any()
+    left, right = (float((strip * body.areas)[side * x > 0].sum()) for side in (1, -1))
+    assert left == pytest.approx(right, rel=0.05)
+    # Each a few millimetres high, within the landmarks' edges and the thickness of the hairs
+    grown = body.points[(strip > 0.5) & (x > 0)]
+    upper, lower = (max(body.landmarks[i][1] for i in row) for row in ((336, 296, 334, 293, 300), (282, 283)))
+    assert grown[:, 1].max() < upper + 0.004
+    assert grown[:, 1].min() > lower - 0.012
+    _, _, patch = portrait(studio, replace(PLAIN, sex=sex))
+    dark = (patch(body.landmarks[105]).mean(), patch(body.landmarks[334]).mean())
+    between = 0.5 * (body.landmarks[107] + body.landmarks[336])
+    assert max(dark) < patch(between, 1).mean() - 0.15
+
+
+def test_lashes_follow_the_upper_lids(studio):
+    rng = np.random.default_rng(0)
+    body = Body(studio.arrays, studio.skin, np.zeros(studio.head.identity_size, np.float32))
+    (lashes,) = grow_lashes(replace(PLAIN, sex="woman"), body, rng)
+    frames = triangle_frames(torch.from_numpy(body.vertices.astype(np.float32)), studio.head.triangles)
+    bound = bind_cloud(lashes, frames)
+    expression, joints = studio.arrays.drive({"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0})
+    shut = studio.head(torch.from_numpy(expression)[None], torch.from_numpy(joints)[None])[0]
+    before, after = lashes.points[:, 1], bound.pose(shut, studio.head.triangles).means[:, 1].numpy()
+    assert (before > body.eyes[0, 1]).mean() > 0.95
+    assert np.median(after - before) < -0.004  # metres
+    assert {studio.arrays.region_names[r][:3] for r in studio.arrays.region[lashes.triangles]} == {"lid"}
 
 
 @pytest.mark.parametrize("hair", HAIR_STYLES)
