@@ -106,6 +106,12 @@ class DensityControl:
                 pruned = self._prune(gaussians, optimiser, frames)
         return DensityChange(cloned, split, pruned)
 
+    def grow(self, count: int) -> None:
+        """``count`` Gaussians have come from elsewhere, behind those that are observed."""
+        if self._gradient is not None and self._seen is not None:
+            self._gradient = torch.nn.functional.pad(self._gradient, (0, count))
+            self._seen = torch.nn.functional.pad(self._seen, (0, count))
+
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint must hold to go on in the same way."""
         if self._gradient is None or self._seen is None:

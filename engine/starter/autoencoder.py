@@ -100,6 +100,8 @@ class AutoencoderTrainer:
         return {"psnr": float(-10 * torch.cat(errors).log10().mean())}
 
     def _held_out_pixels(self) -> Tensor:
+        if self.data.held_out is None:
+            raise UserError(f"{self.data.folder} lacks shard 0, on which the autoencoder is measured: make it.")
         rows = self.data.held_out.rows(np.arange(min(64, len(self.data.held_out))))
         return make_pixels(rows, BatchSettings(spoilt=0.0), np.random.default_rng(0))
 

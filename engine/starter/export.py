@@ -14,7 +14,7 @@ from ..train.checkpoint import load_checkpoint
 from . import model_folder
 from .learner import Learner
 from .networks import build_denoiser, noise_scheduler
-from .tokenizer import build_tokenizer, known_words, token_words
+from .tokenizer import build_tokenizer, check_words, known_words
 from .train import StarterSettings, load_encoders
 
 _CLASSES = {
@@ -32,8 +32,7 @@ def export(run: Path, folder: Path) -> int:
     checkpoint = load_checkpoint(run / "checkpoint", warn=print)
     if checkpoint is None:
         raise UserError(f"There is no checkpoint in {run / 'checkpoint'}: train first, with headstudio.starter.train.")
-    if checkpoint.state["words"] != list(token_words()):
-        raise UserError(f"{run} was trained with another vocabulary: export it with the code that trained it.")
+    check_words(checkpoint.state["words"], of=str(run))
     settings = StarterSettings.from_json(checkpoint.state["settings"])
     learner = Learner(lambda: build_denoiser(settings.networks, settings.seed), settings)
     learner.restore(checkpoint)

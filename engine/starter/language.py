@@ -25,7 +25,7 @@ from .caption import caption
 from .character import ROLES, Character, sample_character
 from .learner import Learner, RunSettings, add_run_arguments, deadline, run, run_settings
 from .networks import TextSettings, build_text_encoder
-from .tokenizer import END, PADDING, START, TOKENS, build_tokenizer, token_words
+from .tokenizer import END, PADDING, START, TOKENS, build_tokenizer, check_words, token_words
 
 MOODS = ("", *vocabulary.MOODS)
 
@@ -160,11 +160,7 @@ class LanguageTrainer:
         return self.learner.checkpoint({"settings": asdict(self.settings), "words": list(token_words())})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.state["words"] != list(token_words()):
-            raise UserError(
-                "The text encoder was taught other words: go on with the code that did, or teach it again "
-                "with headstudio.starter.language in an empty folder."
-            )
+        check_words(checkpoint.state["words"], of="The text encoder")
         self.learner.restore(checkpoint)
 
     def refresh(self) -> None:

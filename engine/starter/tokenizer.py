@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
+from ..errors import UserError
 from .caption import words_in_captions
 from .vocabulary import NEGATIVE_WORDS, STOP_WORDS, SYNONYMS, words_of
 
@@ -68,3 +69,11 @@ def build_tokenizer():
         padding_side="right",
         truncation_side="right",
     )
+
+
+def check_words(words: list[str], of: str) -> None:
+    """Raises ``UserError`` if what ``of`` names was trained with other words than the tokenizer knows."""
+    if words != list(token_words()):
+        raise UserError(
+            f"{of} was trained with another vocabulary: use the code that trained it, or train anew in an empty folder."
+        )

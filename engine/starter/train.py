@@ -25,7 +25,7 @@ from .language import taught_text_encoder
 from .learner import Learner, RunSettings, add_run_arguments, deadline, run, run_settings
 from .networks import NetworkSettings, build_denoiser, noise_scheduler
 from .shards import ShardFolder
-from .tokenizer import TOKENS, build_tokenizer, token_words
+from .tokenizer import TOKENS, build_tokenizer, check_words, token_words
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,7 @@ class DenoiserTrainer:
         return self.learner.checkpoint({"settings": asdict(self.settings), "words": list(token_words())})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.state["words"] != list(token_words()):
-            raise UserError(
-                f"The checkpoint at step {checkpoint.step} was trained with another vocabulary: "
-                "go on with the code that wrote it, or start again in an empty folder."
-            )
+        check_words(checkpoint.state["words"], of=f"The checkpoint at step {checkpoint.step}")
         self.learner.restore(checkpoint)
 
     def refresh(self) -> None:

@@ -180,6 +180,7 @@ class State:
         self.gaussians.triangle[count:] = splats.triangle
         for name, parameter in self.gaussians.parameters().items():
             parameter[count:] = splats.parameters()[name]
+        self.density.grow(new)
 
     @property
     def collects_screen_gradients(self) -> bool:

@@ -138,8 +138,9 @@ def test_what_is_carved_out_of_the_first_pictures_joins_the_avatar_and_learns(he
     assert np.ptp(more.splats.opacity[count:]) > 1e-5  # but not just as they were
 
 
-def test_a_stopped_run_keeps_what_was_carved(head, prior, carving, tmp_path):
-    settings = replace(REPAINT, repaint_carvings=2)
+@pytest.mark.parametrize("densify", [0.33, 0.66], ids=["after densification", "amid its observations"])
+def test_a_stopped_run_keeps_what_was_carved(head, prior, carving, tmp_path, densify):
+    settings = replace(REPAINT, repaint_carvings=2, densify_from=densify, densify_until=densify, densify_every=1.0)
     whole = train(settings, head, prior, "an orc")
     with pytest.raises(TrainingStopped):
         train(settings, head, prior, "an orc", reporter=Notes(3), checkpoint_dir=tmp_path)
