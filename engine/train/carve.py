@@ -24,6 +24,7 @@ from ..avatar.sh_rotation import SH_C0
 from ..camera import Camera
 from ..heads.arrays import EYEBALLS, MOUTH
 from ..heads.head import Head
+from .outline import Outline, silhouette
 from .scenes import Scene
 
 # Lengths are in the paper's unit, in which a head is 1.556 wide or high
@@ -35,9 +36,6 @@ _DEEP = 2  # layers of the grid that are filled: what is deeper inside is never 
 _SIZE = 0.6  # of a splat, in spacings: neighbours overlap into an even surface
 _OPACITY = 0.9
 
-_CONTRAST = 0.12  # a pixel that differs from the background by more, in any channel, shows something
-_EVEN = 0.1  # a background that differs from itself by more says nothing of outlines
-_SEAM = 2  # pixels: so wide may gaps within an outline be
 _FEW = 6  # fewer pictures with an outline than this carve nothing
 _IN_SIGHT = 0.5  # share of the pictures that must reach a place
 _DISSENT = 0.05  # share of those that may show the background there: painted pictures agree only nearly
@@ -138,30 +136,6 @@ def carved(
         if not hollow.any():
             break
     return full, shell, Sightings(seen[:, 0], mean, spread)
-
-
-class Outline(NamedTuple):
-    """What a picture shows before its background."""
-
-    shown: Tensor  # [S, S] bool: pixels of another colour than the background
-    filled: Tensor  # [S, S] bool: with the gaps within
-
-
-def silhouette(picture: Tensor) -> Outline | None:  # [S, S, 3] in 0..1
-    """Where a picture shows something before its background; None if that cannot be told.
-
-    The background is what is seen along the upper edge and the upper halves of the sides: hair may hang out below.
-    """
-    half = picture.shape[0] // 2
-    border = torch.cat([picture[0], picture[1:half, 0], picture[1:half, -1]])
-    background = border.median(0).values
-    if (border - background).abs().amax(-1).quantile(0.75) > _EVEN:
-        return None
-    shown = (picture - background).abs().amax(-1) > _CONTRAST
-    # Skin may be of the background's colour here and there
-    padded = np.pad(shown.cpu().numpy(), _SEAM, mode="edge")
-    closed = ndimage.binary_closing(padded, iterations=_SEAM)[_SEAM:-_SEAM, _SEAM:-_SEAM]
-    return Outline(shown, torch.from_numpy(ndimage.binary_fill_holes(closed)).to(picture.device))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..guidance.denoise import denoise
 from ..guidance.prior import Prior
 from ..rasterise import rasterise
 from .carve import carve
+from .outline import exchange_background
 from .scenes import Scene, SceneSampler
 from .settings import TrainSettings
 from .state import State, random_numbers
@@ -136,4 +137,5 @@ def _paint_over(
         settings.control_scale * facing.to(prior.device),
         settings.guidance_scale,
     )
-    return (prior.decode(clean) * 255).round().byte().cpu()
+    painted = zip(prior.decode(clean).cpu(), scene.background.cpu(), strict=True)
+    return (torch.stack([exchange_background(*each) for each in painted]) * 255).round().byte()

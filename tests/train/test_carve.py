@@ -11,7 +11,7 @@ from headstudio.camera import orbit
 from headstudio.heads.default_head import default_head
 from headstudio.heads.head import Head
 from headstudio.rasterise import rasterise
-from headstudio.train.carve import SPACING, carve, silhouette
+from headstudio.train.carve import SPACING, carve
 from headstudio.train.scenes import Scene
 
 SIZE = 128
@@ -148,18 +148,4 @@ def test_what_is_there_already_is_not_added_again(head):
 def test_pictures_without_an_outline_carve_nothing(head):
     shots = scenes(head)
     noise = torch.rand(6, 4, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
-    assert silhouette(noise[0, 0]) is None
     assert len(carve(head, torch.zeros(head.identity_size), shots, noise)) == 0
-
-
-def test_an_outline_is_filled_and_may_leave_the_picture_below():
-    picture = torch.full((SIZE, SIZE, 3), 0.5)
-    picture += 0.03 * torch.rand(picture.shape, generator=torch.Generator().manual_seed(1))
-    picture[20:, 30:60] = torch.tensor([0.9, 0.2, 0.2])
-    picture[40:50, 40:50] = 0.5  # of the background's colour, within
-    wanted = torch.zeros(SIZE, SIZE, dtype=torch.bool)
-    wanted[20:, 30:60] = True
-    outline = silhouette(picture)
-    assert torch.equal(outline.filled, wanted)
-    wanted[40:50, 40:50] = False
-    assert torch.equal(outline.shown, wanted)
