@@ -156,7 +156,7 @@ def test_roles_dress_their_characters(role):
         assert character.beard == "none" or character.sex == "man" or "beard" in ROLES[role]
     for name in suits.keys() & {"sex", "age", "makeup", "horns", "ears", "red_nose"}:
         assert all(suits[name]), name
-    assert all(np.mean(values) > 0.75 for values in suits.values())
+    assert all(np.mean(values) > 0.68 for values in suits.values())
     assert np.mean([all(row) for row in zip(*suits.values(), strict=True)]) < 0.98
 
 
