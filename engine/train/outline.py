@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 CONTRAST = 0.12  # a pixel that differs from the background by more, in any channel, shows something
-_EVEN = 0.1  # a background that differs from itself by more says nothing of outlines
+_COMMON = 0.25  # share of the border's pixels that a background has at least
 _SEAM = 2  # pixels: so wide may gaps within an outline be
 _EDGE = 2  # pixels: within this of an outline's edge the background may shine through
 _PLAIN = 0.36  # a pixel there that differs from the background by this is none of it
@@ -27,13 +27,16 @@ class Outline(NamedTuple):
 def silhouette(picture: Tensor) -> Outline | None:  # [S, S, 3] in 0..1
     """Where a picture shows something before its background; None if that cannot be told.
 
-    The background is what is seen along the upper edge and the upper halves of the sides: hair may hang out below.
+    The background is the commonest colour along the upper edge and the upper halves of the sides: hair may hang out
+    below, and a hat or a stain reach the edge above.
     """
     half = picture.shape[0] // 2
     border = torch.cat([picture[0], picture[1:half, 0], picture[1:half, -1]])
-    background = border.median(0).values
-    if (border - background).abs().amax(-1).quantile(0.75) > _EVEN:
+    alike = (border[:, None] - border).abs().amax(-1) < CONTRAST  # [B, B]
+    commonest = alike[alike.sum(1).argmax()]
+    if commonest.float().mean() < _COMMON:
         return None
+    background = border[commonest].median(0).values
     shown = (picture - background).abs().amax(-1) > CONTRAST
     # Skin may be of the background's colour here and there
     padded = np.pad(shown.cpu().numpy(), _SEAM, mode="edge")
