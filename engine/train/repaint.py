@@ -82,6 +82,12 @@ def noise_level(number: int, settings: TrainSettings, timesteps: int = 1000) -> 
     return round((first + (last - first) * share) * timesteps / 1000)
 
 
+def guidance_scale(number: int, settings: TrainSettings) -> float:
+    """The guidance scale of a round: from ``guidance_scale`` to the share of it that ``repaint_calm`` says, evenly."""
+    share = number / max(settings.repaint_rounds - 1, 1)
+    return settings.guidance_scale * (1 + (settings.repaint_calm - 1) * share)
+
+
 @torch.no_grad()
 def paint(
     state: State,
@@ -96,7 +102,6 @@ def paint(
     ``state.views_at_once`` limits the pictures that are painted together; they stay the same.
     """
     settings, head = state.request.settings, state.head
-    level = noise_level(number, settings, prior.timesteps)
     shape = (settings.views, prior.latent_channels, prior.latent_size, prior.latent_size)
     shared = torch.randn(shape[1:], generator=generator)
     painted = []
@@ -106,7 +111,7 @@ def paint(
         noise = torch.randn(shape, generator=generator) if number else shared.expand(shape)
         parts = scene.parts(state.views_at_once)
         painted.append(
-            torch.cat([_paint_over(posed, vertices, part, noise[rows], level, state, prior) for rows, part in parts])
+            torch.cat([_paint_over(posed, vertices, part, noise[rows], number, state, prior) for rows, part in parts])
         )
     return torch.stack(painted)
 
@@ -116,11 +121,12 @@ def _paint_over(
     vertices: Tensor,  # [N, 3]
     scene: Scene,  # of R views
     noise: Tensor,  # [R, C, h, w]
-    level: int,  # timestep
+    number: int,  # of the round
     state: State,
     prior: Prior,
 ) -> Tensor:  # [R, S, S, 3] uint8
     settings, count = state.request.settings, len(scene)
+    level = noise_level(number, settings, prior.timesteps)
     pictures = rasterise(posed, scene.camera, background=scene.background).colour
     condition, facing = condition_image(
         state.head.arrays, vertices.expand(count, -1, -1), scene.camera, prior.condition_size, prior.all_round
@@ -135,7 +141,7 @@ def _paint_over(
         scene.texts.negative,
         condition.to(prior.device),
         settings.control_scale * facing.to(prior.device),
-        settings.guidance_scale,
+        guidance_scale(number, settings),
     )
     painted = zip(prior.decode(clean).cpu(), scene.background.cpu(), strict=True)
     return (torch.stack([exchange_background(*each) for each in painted]) * 255).round().byte()

@@ -115,6 +115,9 @@ class TrainSettings:
     """Strategy repaint: denoising steps from pure noise; from less noise proportionally fewer."""
     repaint_noise: tuple[int, int] = (980, 400)
     """Strategy repaint: timestep (of 1000) that the pictures are noised to in the first and in the last round."""
+    repaint_calm: float = 1.0
+    """Strategy repaint: share of the guidance scale that the last round has; it falls evenly from the first. What the
+    first rounds have settled need not be insisted on, and colours would grow ever gaudier."""
     repaint_carvings: int = 0
     """Strategy repaint: in so many first rounds, splats are added where the pictures show hair, a hat or a beard off
     the head."""
@@ -214,6 +217,7 @@ _RANGES = (
     ("timesteps late_timesteps", 0, 999),
     ("repaint_rounds repaint_scenes repaint_steps", 1, 1000),
     ("repaint_noise", 1, 999),
+    ("repaint_calm", 0.0, 1.0),
     ("repaint_carvings", 0, 1000),
     ("repaint_dssim", 0.0, 1.0),
     ("position_weight scale_weight sparsity_weight densify_threshold prune_opacity prune_scale", 0.0, 1e6),
@@ -237,8 +241,9 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
             repaint_scenes=8,
             repaint_steps=16,
             repaint_noise=(980, 300),
+            repaint_calm=0.5,
             repaint_carvings=2,
-            guidance_scale=2.0,
+            guidance_scale=3.5,
             control_scale=1.0,
             background="grey",
             lr_offset=4e-2,

@@ -11,7 +11,7 @@ from headstudio.errors import UserError
 from headstudio.train import repaint
 from headstudio.train.loop import TrainingStopped, train
 from headstudio.train.photometric_metrics import likeness_loss
-from headstudio.train.repaint import noise_level, round_begin, round_of
+from headstudio.train.repaint import guidance_scale, noise_level, round_begin, round_of
 from headstudio.train.settings import TrainSettings
 from support.training import SIX_STEPS, Notes
 
@@ -34,6 +34,13 @@ def test_noise_falls_from_the_first_to_the_last_round():
     assert [noise_level(number, settings) for number in range(5)] == [900, 750, 600, 450, 300]
     assert noise_level(0, replace(settings, repaint_rounds=1)) == 900
     assert noise_level(4, settings, timesteps=100) == 30
+
+
+def test_guidance_calms_down_over_the_rounds():
+    settings = TrainSettings(guidance_scale=4.0, repaint_rounds=5, repaint_calm=0.5)
+    assert [guidance_scale(number, settings) for number in range(5)] == [4.0, 3.5, 3.0, 2.5, 2.0]
+    assert guidance_scale(0, replace(settings, repaint_rounds=1)) == 4.0
+    assert {guidance_scale(number, replace(settings, repaint_calm=1.0)) for number in range(5)} == {4.0}
 
 
 def test_pictures_are_painted_once_a_round_from_what_the_avatar_looks_like(head, prior, monkeypatch):
