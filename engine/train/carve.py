@@ -75,6 +75,7 @@ def carve(
 
     full = space.attached(outlined(cloud, views))
     full, shell, sightings = carved(cloud, full, space, views, SPACING * unit)
+    full = space.attached(full)  # what held it may be gone
     kept = (shell & full)[shell] & space.in_large_bodies(shell & full)[shell]  # [R], as below
     known = kept & (sightings.count >= _BARE).cpu().numpy()
     if not known.any():

@@ -50,7 +50,7 @@ class Rounds:
         if state.painted is None or state.step == round_begin(number, settings):
             began = time.perf_counter()
             painted = paint(state, self.prior, self.scenes, number, generator)
-            if number < settings.repaint_carvings:
+            if 0 < number <= settings.repaint_carvings:
                 pictures, identity = painted.float() / 255, state.identity.detach()
                 state.add(carve(state.head, identity, self.scenes, pictures, state.gaussians))
             state.painted = painted

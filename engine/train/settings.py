@@ -119,8 +119,8 @@ class TrainSettings:
     """Strategy repaint: share of the guidance scale that the last round has; it falls evenly from the first. What the
     first rounds have settled need not be insisted on, and colours would grow ever gaudier."""
     repaint_carvings: int = 0
-    """Strategy repaint: in so many first rounds, splats are added where the pictures show hair, a hat or a beard off
-    the head."""
+    """Strategy repaint: in so many rounds after the first, splats are added where the pictures show hair, a hat or a
+    beard off the head. The first round's pictures share their noise, and so their errors."""
     repaint_dssim: float = 0.2
     """Strategy repaint: share of the structural dissimilarity in the photometric loss."""
 

@@ -135,7 +135,7 @@ def test_what_is_carved_out_of_the_first_pictures_joins_the_avatar_and_learns(he
     plain = train(settings, head, prior, "an orc")
     assert not carving
     more = train(replace(settings, repaint_carvings=1), head, prior, "an orc")
-    assert len(carving) == 1  # before the first fit, and never again
+    assert len(carving) == 1  # in the second round, and never again
     assert carving[0].shape[:2] == (2, 2)
     assert 0 <= float(carving[0].min()) < float(carving[0].max()) <= 1
     count = len(plain.splats.triangle)
@@ -153,7 +153,7 @@ def test_a_stopped_run_keeps_what_was_carved(head, prior, carving, tmp_path, den
         train(settings, head, prior, "an orc", reporter=Notes(3), checkpoint_dir=tmp_path)
     resumed = train(settings, head, prior, "an orc", checkpoint_dir=tmp_path, resume=True)
     assert np.array_equal(resumed.splats.offset, whole.splats.offset)
-    assert len(carving) == 4  # twice each
+    assert len(carving) == 4  # twice by the whole run, once by each part of the other
 
 
 def test_likeness_is_zero_for_equal_pictures_and_falls_towards_them():
