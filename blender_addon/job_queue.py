@@ -168,5 +168,5 @@ def _job(folder: Path) -> Job:
 def _write_place(folder: Path, number: float) -> None:
     if not (folder / "job.json").exists():
         raise UserError(f"The job's folder {folder} has been deleted. Generate again.")
-    with atomic_write(folder / _PLACE) as file:
+    with atomic_write(folder / _PLACE, durable=False) as file:  # a click waits for it
         file.write(repr(number).encode())

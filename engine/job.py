@@ -184,7 +184,7 @@ class Job:
             if start is not None:  # a copy: the file may change or vanish before the job is resumed
                 shutil.copyfile(start, folder / START)
         about = {"format": FORMAT, "version": VERSION, "request": request.to_json()}
-        with atomic_write(folder / "job.json") as file:
+        with atomic_write(folder / "job.json", durable=False) as file:  # nothing is lost yet, and a click waits for it
             file.write(json.dumps(about, indent=1).encode())
         return cls(folder, request)
 

@@ -13,11 +13,12 @@ from ..errors import UserError
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str], durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file that takes the place of ``path`` when the block ends well, and vanishes when it does not.
 
     It is written beside its place, flushed to the disk and moved with ``os.replace``, so a reader (or a crash at any
-    moment) finds the old file or the new one. Raises ``UserError`` if the folder is missing, the disk is full or
+    moment) finds the old file or the new one. Without ``durable`` it does not wait for the disk: after a power cut,
+    and only then, the file may be damaged. Raises ``UserError`` if the folder is missing, the disk is full or
     writing is not allowed.
     """
     path = Path(path)
@@ -25,8 +26,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "x+b") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)
