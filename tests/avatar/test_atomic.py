@@ -15,9 +15,20 @@ def test_a_file_is_replaced_as_a_whole_or_stays(tmp_path, durable):
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
-    with pytest.raises(RuntimeError), atomic_write(path, durable) as file:
+
+
+def _broken_off(path, durable):
+    with atomic_write(path, durable) as file:
         file.write(b"half")
         raise RuntimeError
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_nothing_is_left_of_a_file_that_was_broken_off(tmp_path, durable):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"new")
+    with pytest.raises(RuntimeError):
+        _broken_off(path, durable)
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["a.txt"]
 
