@@ -18,6 +18,7 @@ SMALL = {
     "render_size": 24,
     "views": 2,
     "splats": 400,
+    "repaint_scenes": 2,
     "checkpoint_every": 4,
     "snapshot_every": 6,
     "densify_from": 0.1,

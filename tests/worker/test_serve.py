@@ -270,6 +270,6 @@ def test_a_follower_sees_it_all(job):
     follower = threading.Thread(target=lambda: seen.extend(job.follow(poll=0.01)))
     follower.start()
     assert serve(job) == 0
-    follower.join(10)
+    follower.join(60)
     assert seen == job.events()
     assert seen[-1].kind == "done"
