@@ -78,7 +78,7 @@ def entries(bpy, addon):
     return addon.jobs.entries()
 
 
-def until(bpy, addon, over, seconds=120):
+def until(bpy, addon, over, seconds=300):
     """Let the timer run until ``over(entries)``."""
     end = time.monotonic() + seconds
     while not over(found := entries(bpy, addon)):
