@@ -99,6 +99,18 @@ def quaternion_product(left: Tensor, right: Tensor) -> Tensor:
     )
 
 
+def offsets_from(
+    points: Tensor,  # [K, 3] metres
+    triangle: Tensor,  # [K] int64
+    frames: TriangleFrames,  # unbatched
+) -> tuple[Tensor, Tensor]:
+    """Eq. 5 inverted for places: the points' offsets [K, 3], in the sizes [K, 1] (sqrt(area), metres) of their
+    triangles, which world scales are to be divided by."""
+    size = frames.area.sqrt()[triangle].unsqueeze(-1)
+    away = (points - frames.centre[triangle]).unsqueeze(-1)
+    return (frames.rotation[triangle].transpose(1, 2) @ away).squeeze(-1) / size, size
+
+
 def bind(
     frames: TriangleFrames,  # of one head: no leading dimensions
     triangle: Tensor,  # [K] int64

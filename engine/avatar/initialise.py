@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..heads.arrays import HeadArrays
-from .binding import triangle_frames
+from .binding import offsets_from, triangle_frames
 from .rigged import RiggedGaussians
 from .sh_rotation import SH_C0
 
@@ -66,15 +66,14 @@ def super_dense(
     weights = even_barycentric(int(numbers.max())).to(vertices)[rank]  # [K, 3]
     points = (weights.unsqueeze(-1) * corners).sum(1)
 
-    size = frames.area.sqrt()[triangle].unsqueeze(-1)
-    offsets = (frames.rotation[triangle].transpose(1, 2) @ (points - frames.centre[triangle]).unsqueeze(-1)).squeeze(-1)
+    offsets, size = offsets_from(points, triangle, frames)
     scales = neighbour_distance(points).clamp_min(_MIN_SCALE).unsqueeze(-1)
     k = len(triangle)
     sh = torch.zeros(k, (sh_degree + 1) ** 2, 3).to(vertices)
     sh[:, 0] = (colour - 0.5) / SH_C0
     return RiggedGaussians(
         triangle=triangle,
-        offsets=offsets / size,
+        offsets=offsets,
         log_scales=(scales / size).log().expand(k, 3).clone(),
         quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).to(vertices).repeat(k, 1),
         opacity_logits=torch.full((k,), math.log(opacity / (1 - opacity))).to(vertices),

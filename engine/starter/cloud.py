@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from ..avatar.binding import TriangleFrames, matrix_to_quaternion, quaternion_product
+from ..avatar.binding import TriangleFrames, matrix_to_quaternion, offsets_from, quaternion_product
 from ..avatar.rigged import RiggedGaussians
 from ..avatar.sh_rotation import SH_C0
 
@@ -78,13 +78,11 @@ def bind_cloud(cloud: Cloud, frames: TriangleFrames) -> RiggedGaussians:
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
-    rotation = frames.rotation[triangle].transpose(1, 2)
-    size = frames.area.sqrt()[triangle].unsqueeze(-1)
-    away = (tensor(cloud.points) - frames.centre[triangle]).unsqueeze(-1)
+    offsets, size = offsets_from(tensor(cloud.points), triangle, frames)
     turn = matrix_to_quaternion(frames.rotation)[triangle] * torch.tensor([1.0, -1.0, -1.0, -1.0])
     return RiggedGaussians(
         triangle=triangle,
-        offsets=(rotation @ away).squeeze(-1) / size,
+        offsets=offsets,
         log_scales=(tensor(cloud.scales) / size).log(),
         quats=quaternion_product(turn, matrix_to_quaternion(tensor(cloud.axes))),
         opacity_logits=tensor(cloud.opacities).logit(),

@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..avatar.binding import TriangleFrames, triangle_frames
+from ..avatar.binding import TriangleFrames, offsets_from, triangle_frames
 from ..avatar.initialise import even_barycentric
 from ..avatar.rigged import RiggedGaussians
 from ..avatar.sh_rotation import SH_C0
@@ -45,8 +45,8 @@ _CARVINGS = 8  # times that it is looked for
 _BLOCK = 4  # pixels: so coarse is the map of what is nearest in a picture
 _CRUMB = 25  # places: fewer that hang together are taken for an error
 _FRONTAL = 0.4  # cosine of the angle to straight ahead up to which the skin of the face counts as its front
-_FACE = ("face", "lips", "nose", "brow", "lid", "socket", *EYEBALLS, *MOUTH)
 _NOT_WORN = (*EYEBALLS, *MOUTH, "socket", "lid", "lips", "brow", "nose")
+_FACE = ("face", *_NOT_WORN)
 
 
 @torch.no_grad()
@@ -65,13 +65,13 @@ def carve(
     unit = head.arrays.unit
     vertices = head.rest_vertices(identity[None])[0]
     frames = triangle_frames(vertices, head.triangles)
+    views = Views(head, identity, scenes, pictures)
+    nothing = _bound(np.zeros((0, 3), np.float32), np.zeros(0, np.int64), frames, unit)
+    if views.count < _FEW:
+        return nothing
     skin = Skin.of(vertices, frames.rotation[:, :, 1], head)
     space = Space.around(skin, unit)
     cloud = _bound(space.points, skin.wearers(space.points), frames, _SIZE * SPACING * unit)
-    views = Views(head, identity, scenes, pictures)
-    nothing = _rows(cloud, torch.zeros(len(cloud), dtype=torch.bool))
-    if views.count < _FEW:
-        return nothing
 
     full = space.attached(outlined(cloud, views))
     full, shell, sightings = carved(cloud, full, space, views, SPACING * unit)
@@ -196,31 +196,32 @@ class Space:
 
     def outermost(self, full: np.ndarray) -> np.ndarray:  # [P] bool -> [P] bool
         """Those of the full points that lie within a few layers of the open air."""
-        solid = self.head | ((self.cells >= 0) & full[self.cells])
+        solid = self.head | self._filled(full)
         covered = ndimage.binary_erosion(solid, ndimage.generate_binary_structure(3, 1), iterations=_DEEP)
-        shell = np.zeros(len(full), bool)
-        shell[self.cells[(self.cells >= 0) & ~covered]] = True
-        return shell & full
+        return full & self._points_in(~covered)
 
     def attached(self, full: np.ndarray) -> np.ndarray:  # [P] bool -> [P] bool
         """Those of the full points that hang together with the head, and not by a thread."""
-        solid = self.head | ((self.cells >= 0) & full[self.cells])
-        bodies, _ = ndimage.label(ndimage.binary_opening(solid))
+        bodies, _ = ndimage.label(ndimage.binary_opening(self.head | self._filled(full)))
         wanted = np.zeros(bodies.max() + 1, bool)
         wanted[np.unique(bodies[self.head])] = True
         wanted[0] = False
-        result = np.zeros(len(full), bool)
-        result[self.cells[wanted[bodies] & (self.cells >= 0)]] = True
-        return result & full
+        return full & self._points_in(wanted[bodies])
 
     def in_large_bodies(self, shell: np.ndarray) -> np.ndarray:  # [P] bool -> [P] bool
         """Those of the points that hang together with many."""
-        bodies, _ = ndimage.label((self.cells >= 0) & shell[self.cells])
+        bodies, _ = ndimage.label(self._filled(shell))
         large = np.bincount(bodies.ravel()) >= _CRUMB
         large[0] = False
-        result = np.zeros(len(shell), bool)
-        result[self.cells[large[bodies] & (self.cells >= 0)]] = True
-        return result
+        return self._points_in(large[bodies])
+
+    def _filled(self, points: np.ndarray) -> np.ndarray:  # [P] bool -> [X, Y, Z] bool
+        return (self.cells >= 0) & points[self.cells]
+
+    def _points_in(self, cells: np.ndarray) -> np.ndarray:  # [X, Y, Z] bool -> [P] bool
+        chosen = np.zeros(len(self.points), bool)
+        chosen[self.cells[cells & (self.cells >= 0)]] = True
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -297,11 +298,10 @@ def _bound(
 ) -> RiggedGaussians:
     """Round grey splats at the points, in the frames of the triangles that wear them (Eq. 5 inverted)."""
     triangle = torch.from_numpy(wearers).to(frames.centre.device)
-    size = frames.area.sqrt()[triangle, None]
-    away = (torch.from_numpy(points).to(size) - frames.centre[triangle]).unsqueeze(-1)
+    offsets, size = offsets_from(torch.from_numpy(points).to(frames.centre), triangle, frames)
     return RiggedGaussians(
         triangle=triangle,
-        offsets=(frames.rotation[triangle].transpose(1, 2) @ away).squeeze(-1) / size,
+        offsets=offsets,
         log_scales=(scale / size).log().expand(-1, 3).clone(),
         quats=size.new_tensor([1.0, 0, 0, 0]).repeat(len(points), 1),
         opacity_logits=size.new_full((len(points),), _OPACITY).logit(),

@@ -78,14 +78,17 @@ def round_begin(number: int, settings: TrainSettings) -> int:
 def noise_level(number: int, settings: TrainSettings, timesteps: int = 1000) -> int:
     """Timestep that a round's pictures are noised to: from the first to the last of ``repaint_noise``, evenly."""
     first, last = settings.repaint_noise
-    share = number / max(settings.repaint_rounds - 1, 1)
-    return round((first + (last - first) * share) * timesteps / 1000)
+    return round((first + (last - first) * _share(number, settings)) * timesteps / 1000)
 
 
 def guidance_scale(number: int, settings: TrainSettings) -> float:
     """The guidance scale of a round: from ``guidance_scale`` to the share of it that ``repaint_calm`` says, evenly."""
-    share = number / max(settings.repaint_rounds - 1, 1)
-    return settings.guidance_scale * (1 + (settings.repaint_calm - 1) * share)
+    return settings.guidance_scale * (1 + (settings.repaint_calm - 1) * _share(number, settings))
+
+
+def _share(number: int, settings: TrainSettings) -> float:
+    """How far a round is between the first, 0, and the last, 1."""
+    return number / max(settings.repaint_rounds - 1, 1)
 
 
 @torch.no_grad()
