@@ -7,8 +7,6 @@ picture.
 from __future__ import annotations
 
 import functools
-import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -52,10 +50,12 @@ def engine_picture(
 @functools.cache
 def _painter() -> tuple[subprocess.Popen, Path]:
     """The process, which ends with ours (its input ends), and a folder to talk through."""
-    elsewhere = os.environ.get("HEADSTUDIO_PYTHON") or str(ROOT / ".venv" / "bin" / "python")
-    python = sys.executable if importlib.util.find_spec("torch") else elsewhere
+    from this_blender import engine_python  # not in the process that paints, which is this file by itself
+
     folder = Path(tempfile.mkdtemp(prefix="engine-picture-"))
-    process = subprocess.Popen([python, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder)
+    process = subprocess.Popen(
+        [engine_python(), __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder
+    )
     return process, folder
 
 
