@@ -55,12 +55,13 @@ class OnJob:
         if entry is None:
             self.report({"ERROR"}, f"There is no job {self.job}".strip() + ".")
             return {"CANCELLED"}
-        try:
-            self.act(context, entry)
-        except UserError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        jobs.watching(context).wake()
+        with jobs.watching(context).held() as watch:
+            try:
+                self.act(context, entry)
+            except UserError as error:
+                self.report({"ERROR"}, str(error))
+                return {"CANCELLED"}
+            watch.wake()
         return {"FINISHED"}
 
     def act(self, context: bpy.types.Context, entry: Entry) -> None:
@@ -75,13 +76,13 @@ class HEADSTUDIO_OT_pause(bpy.types.Operator):
     bl_label = "Pause"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        watch = jobs.watching(context)
-        entry = watch.at_work
-        try:
-            watch.pause(entry.folder if entry is not None else None)
-        except UserError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        with jobs.watching(context).held() as watch:
+            entry = watch.at_work
+            try:
+                watch.pause(entry.folder if entry is not None else None)
+            except UserError as error:
+                self.report({"ERROR"}, str(error))
+                return {"CANCELLED"}
         return {"FINISHED"}
 
 

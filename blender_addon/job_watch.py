@@ -7,11 +7,13 @@ fetched by the main thread. The thread never touches Blender's data.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +68,8 @@ class JobWatch:
         self._dismissed: set[Path] = set()
         self._next_full = 0.0  # moment at which jobs that nobody works on are looked at again
         self._wake, self._end = threading.Event(), False
+        self._free, self._holds = threading.Event(), 0
+        self._free.set()
         self._thread = threading.Thread(target=self._run, name="HeadStudio jobs", daemon=True)
 
     def start(self) -> None:
@@ -81,6 +85,22 @@ class JobWatch:
         """Look now, at everything: something was changed in the folder."""
         self._next_full = 0.0
         self._wake.set()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[JobWatch]:
+        """Read no job meanwhile: Blender's main thread is about to write, and an artist waits for it.
+
+        The main thread gives Python's lock away at each file it touches, and without this it would get it back only
+        when the thread has parsed for its full 5 ms, every time.
+        """
+        self._holds += 1
+        self._free.clear()
+        try:
+            yield self
+        finally:
+            self._holds -= 1
+            if not self._holds:
+                self._free.set()
 
     def work(self, engine: Path) -> None:
         """Start the queue's jobs with this engine, one after the other, from now on."""
@@ -141,6 +161,8 @@ class JobWatch:
         return next((entry for entry in self.entries if entry.folder == folder), None)
 
     def _run(self) -> None:
+        from ..engine.train import settings  # noqa: F401 (every request needs it: here it holds up nobody's click)
+
         while not self._end:
             self._wake.clear()
             try:
@@ -188,6 +210,7 @@ class JobWatch:
         return unfinished or folder in self._wanted or folder in self._processes
 
     def _read(self, folder: Path) -> Entry:
+        self._free.wait()
         process = self._processes.get(folder)
         alive = process is not None and process.poll() is None
         try:

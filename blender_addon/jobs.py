@@ -118,24 +118,24 @@ def notice() -> str:
 def generate(context: bpy.types.Context, request: JobRequest) -> None:
     """Put a new job at the end of the queue, and work through it. Raises ``UserError``."""
     engine = _engine(context)
-    watch = watching(context)
-    job = watch.queue.add(request)
-    show(context, job.folder)
-    if watch.at_work is None:
-        _state.choose = job.folder.name
-        watch.queue.go_on()
-    watch.work(engine)
+    with watching(context).held() as watch:
+        job = watch.queue.add(request)
+        show(context, job.folder)
+        if watch.at_work is None:
+            _state.choose = job.folder.name
+            watch.queue.go_on()
+        watch.work(engine)
 
 
 def resume(context: bpy.types.Context, folder: Path | None) -> None:
     """Put a job that was stopped into the queue again; None: go on with those that wait. Raises ``UserError``."""
     engine = _engine(context)
-    watch = watching(context)
-    if folder is not None:
-        watch.queue.put_last(folder)
-        show(context, folder)
-    watch.queue.go_on()
-    watch.work(engine)
+    with watching(context).held() as watch:
+        if folder is not None:
+            watch.queue.put_last(folder)
+            show(context, folder)
+        watch.queue.go_on()
+        watch.work(engine)
 
 
 def show(context: bpy.types.Context, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 from headstudio.job import Job as EngineJob
@@ -98,6 +99,20 @@ def test_a_deleted_job_cannot_be_put_into_the_queue(queue, request_for, addon):
     with pytest.raises(addon.job_queue.UserError, match="has been deleted"):
         queue.put_last(job.folder)
     assert not job.folder.exists()
+
+
+def test_nothing_is_read_while_the_main_thread_writes(queue, request_for, addon):
+    queue.add(request_for("a"))
+    watch = addon.job_watch.JobWatch(queue.folder)
+    look = threading.Thread(target=watch.look, daemon=True)
+    with watch.held():
+        with watch.held():  # as an operator that calls another
+            look.start()
+        look.join(0.3)
+        assert look.is_alive()
+        assert watch.entries == ()
+    look.join(30)
+    assert [entry.folder.name for entry in watch.entries] == ["a-1"]
 
 
 def test_one_process_owns_a_folder_until_it_dies(module, tmp_path):
