@@ -11,7 +11,7 @@ fail() { printf '[setup] %s\n' "$*" >&2; exit 1; }
 
 state=$(cat pyproject.toml tools/setup.sh | sha256sum | cut -c1-16)
 ready() { [ -e "$1/.ready-$state" ]; }
-mark_ready() { rm -f "$1"/.ready-*; touch "$1/.ready-$state"; }
+mark_ready() { rm -f "$1"/.ready-* "$1/.unfinished"; touch "$1/.ready-$state"; }
 pip_in() { local venv=$1; shift; "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
 is_python() { "$1" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] not in '$2'.split())" 2>/dev/null; }
 
@@ -58,7 +58,9 @@ setup_engine() {
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1
   fi
 
-  [ -x .venv/bin/python ] && is_python .venv/bin/python "3.11 3.13" || { rm -rf .venv; make_venv; }
+  # What an interrupted installation leaves behind can make pip itself fail
+  [ ! -e .venv/.unfinished ] && [ -x .venv/bin/python ] && is_python .venv/bin/python "3.11 3.13" || { rm -rf .venv; make_venv; }
+  touch .venv/.unfinished
 
   # The CUDA build of torch is several gigabytes and useless without an NVIDIA card.
   local torch_source=()
