@@ -61,9 +61,13 @@ def colour_claims(prompt: str) -> list[Claim]:
     return list(claims.values())
 
 
-def mentioned_parts(prompt: str) -> set[str]:
-    """Parts that the prompt speaks of, with or without a colour."""
-    return {_PARTS[word] for word in re.findall(r"[^\W_]+", _plain(prompt)) if word in _PARTS}
+def mentioned_parts(prompt: str) -> dict[str, str]:
+    """Parts that the prompt speaks of, with or without a colour, and the first word for each."""
+    parts: dict[str, str] = {}
+    for word in re.findall(r"[^\W_]+", _plain(prompt)):
+        if word in _PARTS:
+            parts.setdefault(_PARTS[word], word)
+    return parts
 
 
 def presence_claims(prompt: str) -> dict[str, bool]:

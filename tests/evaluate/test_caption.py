@@ -38,7 +38,7 @@ def test_claims_keep_their_order_and_noun():
 
 
 def test_mentioned_parts():
-    assert mentioned_parts("a bald man with a woolly hat and a goatee") == {"headgear", "beard"}
+    assert mentioned_parts("a bald man with a woolly hat and a goatee") == {"headgear": "beanie", "beard": "goatee"}
 
 
 @given(st.text(max_size=80))
@@ -51,7 +51,7 @@ def test_any_text_is_read(text):
 @given(st.tuples(*[st.integers(0, 255)] * 3))
 def test_lab_is_opencvs(colour):
     pixel = np.array([[colour]], np.float32) / 255
-    assert srgb_to_lab(pixel)[0, 0] == pytest.approx(cv2.cvtColor(pixel, cv2.COLOR_RGB2Lab)[0, 0], abs=0.4)
+    assert srgb_to_lab(pixel)[0, 0] == pytest.approx(cv2.cvtColor(pixel, cv2.COLOR_RGB2Lab)[0, 0], abs=0.5)
 
 
 def test_lab_of_known_colours():

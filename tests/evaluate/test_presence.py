@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from headstudio.avatar.file import Avatar, bake_identity
+from headstudio.evaluate.agreement import agreement
 from headstudio.evaluate.caption import presence_claims
 from headstudio.evaluate.portraits import portrait
 from headstudio.evaluate.presence import AZIMUTHS, attributes, features, present
 from headstudio.evaluate.second_face import likeness, second_face
 from headstudio.evaluate.steady import steady
 from headstudio.export.pictures import Stage
+from headstudio.starter.caption import caption
 from headstudio.starter.character import Character, sample_character
 from headstudio.starter.scene import Studio
 
@@ -57,6 +59,28 @@ def test_random_characters_are_classified(studio):
     assert set(right) == {"hair", "long hair", "beard", "moustache", "headgear", "glasses"}
     assert np.mean(np.concatenate(list(right.values()))) > 0.92
     assert {name: np.mean(values) for name, values in right.items() if np.mean(values) < 0.8} == {}
+
+
+def test_colours_of_random_characters_are_read(studio):
+    """What a thorough caption says of a character's colours is seen on that character itself."""
+    numbers, right = np.random.default_rng(5), []
+    for _ in range(14):
+        character = sample_character(numbers)
+        said = caption(character, "", 0, numbers, thorough=True)
+        figures = agreement(stage_of(studio, character), said)
+        right.extend(claim["agrees"] for claim in (figures or {"claims": ()})["claims"])
+    assert len(right) > 25
+    assert np.mean(right) > 0.9
+
+
+@pytest.mark.parametrize("noun", ["hat", "top hat", "cap", "beanie", "helmet", "headband", "crown"])
+def test_colour_of_headgear_on_hair(studio, noun):
+    """Also where hair shows above it, and where the head is small beside it."""
+    character = Character(seed=3, hair="short", hair_colour="black", headgear=noun, headgear_colour="green")
+    (claim,) = agreement(stage_of(studio, character), f"a man with a green {noun}")["claims"]
+    assert claim["agrees"], claim
+    (claim,) = agreement(stage_of(studio, replace(character, headgear_colour="white")), f"a green {noun}")["claims"]
+    assert claim["nearest"] in ("white", "silver"), claim
 
 
 def test_a_bald_man_and_one_with_everything(studio):
