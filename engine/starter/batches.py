@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .caption import caption
@@ -67,10 +68,17 @@ def make_batch(rows: Shard, size: int, settings: BatchSettings, rng: np.random.G
     )
 
 
-def make_pixels(rows: Shard, settings: BatchSettings, rng: np.random.Generator) -> Tensor:
-    """The pictures of ``make_batch`` alone [B, 3, S, S], in -1..1."""
-    pictures = np.stack([_augmented(rows, row, settings, rng)[0] for row in range(len(rows))])
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2) * 2 - 1
+def make_pictures(rows: Shard, settings: BatchSettings, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """The ``pixels`` and ``conditions`` of ``make_batch`` alone."""
+    pictures, maps, _ = zip(*(_augmented(rows, row, settings, rng) for row in range(len(rows))), strict=True)
+    pixels, conditions = (torch.from_numpy(np.stack(each)).permute(0, 3, 1, 2) for each in (pictures, maps))
+    return pixels * 2 - 1, conditions
+
+
+def irises(conditions: Tensor) -> Tensor:  # [B, 3, S, S] in 0..1 -> [B, 1, S, S] 0 or 1
+    """Where landmark maps have an iris, and a pixel around: the only marks in which red or blue exceeds green."""
+    marked = conditions[:, [0, 2]].amax(1, keepdim=True) - conditions[:, 1:2] > 0.03
+    return F.max_pool2d(marked.to(conditions), 3, stride=1, padding=1)
 
 
 def _augmented(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from .vocabulary import COLOURS, DYED_HAIR, EYES, EYEWEAR, FANTASTIC_SKIN, HEADGEAR, LIPS
+from .vocabulary import COLOURS, DYED_HAIR, EYES, EYEWEAR, FANTASTIC_SKIN, HAIR, HEADGEAR, LIPS
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,7 @@ ROLES: dict[str, dict[str, object]] = {
 }
 
 OWN_TRAIT = 0.2  # chance of each trait to stay as drawn
+OWN_BEARD_COLOUR = 0.35  # chance that it is not the hair's: or a model learns that the hair's word paints the beard
 _OWN_TRAITS = ("skin", "hair", "hair_colour", "beard", "beard_colour", "eye_colour", "lips", "headgear",
                "headgear_colour", "eyewear", "eyewear_colour")  # fmt: skip
 
@@ -272,9 +273,9 @@ def sample_character(rng: np.random.Generator) -> Character:
         hair=_hair(rng, sex),
         hair_colour=hair_colour,
         beard=_beard(rng, sex),
-        beard_colour=_pick(rng, DYED_HAIR) if rng.random() < 0.08 else hair_colour,
+        beard_colour=_pick(rng, HAIR) if rng.random() < OWN_BEARD_COLOUR else hair_colour,
         eye_colour=_pick(rng, EYES, (5, 5, 4, 2, 2, 2, 1.5, 1.5, 1)),
-        lips=_pick(rng, LIPS, (4, 2, 1, 1, 1)) if rng.random() < (0.45 if sex == "woman" else 0.05) else "",
+        lips=_pick(rng, LIPS, (3, 2, 1.5, 1.5, 1.5)) if rng.random() < (0.55 if sex == "woman" else 0.08) else "",
         headgear=_pick(rng, HEADGEAR, (20, 3, 1.2, 1.2, 1, 0.6, 1.8, 1.8, 1.5, 1.5, 1.2)),
         headgear_colour=_pick(rng, COLOURS),
         eyewear=_pick(rng, EYEWEAR, (10, 1.8, 0.9, 0.3, 0.4)),

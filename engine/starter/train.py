@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..train.checkpoint import Checkpoint
 from .autoencoder import trained_autoencoder
-from .batches import Batch, BatchSettings, make_batch
+from .batches import Batch, BatchSettings, irises, make_batch
 from .language import taught_text_encoder
 from .learner import Learner, RunSettings, add_run_arguments, deadline, run, run_settings
 from .networks import NetworkSettings, build_denoiser, noise_scheduler
@@ -44,6 +45,8 @@ class StarterSettings(RunSettings):
     snr_limit: float = 5.0
     """The squared error of the clean latents counts by its SNR within these limits. The upper one is min-SNR weighting;
     without the lower one a short training hardly learns where a head's large shapes come from, the noisiest steps."""
+    eye_weight: float = 10.0
+    """An error at an iris counts so much more: both are a thousandth of a picture."""
     batches: BatchSettings = field(default_factory=BatchSettings)
     networks: NetworkSettings = field(default_factory=NetworkSettings)
 
@@ -85,7 +88,7 @@ class DenoiserTrainer:
         return self.vae.encode(pixels).latents * self.vae.config.scaling_factor
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
-        """Mean squared error of the clean latents, each weighted by its limited SNR.
+        """Mean squared error of the clean latents, each weighted by its limited SNR, and more at irises.
 
         The networks predict the velocity ``sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x``, at the noisiest steps the
         latents themselves. To predict the noise there, they would have to copy it more exactly than so few channels
@@ -103,7 +106,9 @@ class DenoiserTrainer:
         # The clean latents' squared error is 1 - alpha_bar times the velocity's
         alpha = alpha.flatten()
         weight = (alpha / (1 - alpha)).clamp(self.settings.snr_floor, self.settings.snr_limit) * (1 - alpha)
-        return (weight * (predicted - target).square().mean((1, 2, 3))).mean()
+        iris = F.adaptive_max_pool2d(irises(batch.conditions), clean.shape[-2:])
+        error = (1 + self.settings.eye_weight * iris) * (predicted - target).square()
+        return (weight * error.mean((1, 2, 3))).mean()
 
     def predict(self, noisy: Tensor, t: Tensor, batch: Batch) -> Tensor:  # [B, C, s, s] -> [B, C, s, s] float32
         dtype = getattr(torch, self.settings.precision)

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 from headstudio.camera import orbit
+from headstudio.condition.landmarks import landmark_points
 from headstudio.condition.picture import condition_image
 from headstudio.errors import UserError
 from headstudio.heads.default_head import default_head
 from headstudio.heads.head import Head
 from headstudio.starter.batches import (
     BatchSettings,
+    irises,
     make_batch,
-    make_pixels,
+    make_pictures,
     mirrored,
     on_background,
     spoil,
@@ -147,10 +149,32 @@ def test_batches_are_what_their_settings_say():
 def test_pixels_alone_are_in_range_and_vary():
     shard = random_shard()
     shard.pictures[..., 3] = 255  # colours are over black: where they are not covered they would be too bright
-    first, second = (make_pixels(shard, BatchSettings(), np.random.default_rng(seed)) for seed in (1, 2))
-    assert first.shape == (6, 3, 16, 16)
+    (first, maps), (second, _) = (make_pictures(shard, BatchSettings(), np.random.default_rng(seed)) for seed in (1, 2))
+    assert first.shape == maps.shape == (6, 3, 16, 16)
     assert first.abs().max() <= 1
+    assert (maps.min(), maps.max()) >= (0, 0.9)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("azimuth", [0.0, 25.0, -40.0])
+def test_irises_are_where_the_head_has_them(azimuth):
+    arrays = default_head()
+    head = Head(arrays)
+    vertices = head(*head.drive(torch.zeros(1, len(arrays.controls.names))))
+    camera = orbit([azimuth], 0.0, 0.45, 45.0, 128, torch.as_tensor(arrays.centre).float())
+    maps = condition_image(arrays, vertices, camera, 128)[0].permute(0, 3, 1, 2)
+    points, _ = camera.project(landmark_points(arrays, vertices))
+    rows = [arrays.landmarks.indices.tolist().index(index) for index in (468, 473)]
+    expected = np.zeros((128, 128), np.uint8)
+    for x, y in points[0, rows].round().int().tolist():
+        expected[y, x] = 1
+    shown = irises(maps)[0, 0].numpy().astype(np.uint8)
+    assert 15 <= shown.sum() <= 40  # two irises of three or four pixels' side
+    assert (shown >= expected).all()
+    assert (shown <= cv2.dilate(expected, np.ones((7, 7), np.uint8))).all()
+    mirror = mirrored(np.zeros((128, 128, 3), np.float32), maps[0].permute(1, 2, 0).numpy())[1]
+    flipped = irises(torch.from_numpy(mirror).permute(2, 0, 1)[None])[0, 0].numpy()
+    assert (flipped == shown[:, ::-1]).all()
 
 
 def test_half_size_batches_are_means_of_four():

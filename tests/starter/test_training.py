@@ -8,10 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from headstudio.errors import UserError
 from headstudio.guidance.prior import Prior
-from headstudio.starter.autoencoder import AutoencoderRun, AutoencoderTrainer, trained_autoencoder
-from headstudio.starter.batches import BatchSettings, make_batch
+from headstudio.starter.autoencoder import (
+    LIKE,
+    AutoencoderRun,
+    AutoencoderTrainer,
+    kept_autoencoder,
+    trained_autoencoder,
+)
+from headstudio.starter.batches import BatchSettings, irises, make_batch
 from headstudio.starter.character import Character
 from headstudio.starter.export import export
 from headstudio.starter.language import ATTRIBUTES, LanguageRun, LanguageTrainer, sentences, taught_text_encoder
@@ -196,7 +203,12 @@ def test_a_perfect_prediction_has_no_loss(folder, encoders, monkeypatch):
     assert trainer.loss(batch, np.random.default_rng(0)) < 1e-6
     assert seen["noise"].abs().max() < 1e-3
     seen["error"] = 0.1
-    assert trainer.loss(batch, np.random.default_rng(0)) > 1e-4
+    plain = trainer.loss(batch, np.random.default_rng(0))
+    assert plain > 1e-4
+    batch.conditions[:, 0, 8:10, 8:10] = 1.0  # an iris, in 4 of the 8 x 8 latents that its surroundings touch
+    cells = float(F.adaptive_max_pool2d(irises(batch.conditions), SIZE // 4).mean())
+    assert cells == 4 / 64
+    assert trainer.loss(batch, np.random.default_rng(0)) / plain == pytest.approx(1 + TINY.eye_weight * cells, rel=1e-3)
 
 
 def test_pictures_without_control_do_not_depend_on_the_map(folder, encoders):
@@ -224,12 +236,33 @@ def test_latents_have_unit_variance(folder, encoders):
 def test_the_autoencoder_learns_to_copy(folder, encoders):
     trained = trained_autoencoder(encoders / "autoencoder", ShardFolder(folder))
     fresh = AutoencoderTrainer(AUTOENCODER, ShardFolder(folder))
-    pixels = fresh._held_out_pixels()
+    pixels, _ = fresh._held_out_pictures()
 
     def error(vae):
         return float((vae.decode(vae.encode(pixels).latents).sample - pixels).square().mean())
 
     assert error(trained) < 0.4 * error(fresh.learner.averaged_networks()["vae"])
+
+
+def test_an_autoencoder_that_is_like_another_keeps_its_latents(folder, encoders, tmp_path):
+    data = ShardFolder(folder)
+    model = trained_autoencoder(encoders / "autoencoder", data)
+    model.save_pretrained(tmp_path / LIKE)
+    settings = replace(AUTOENCODER, steps=60, batch=8, average=0.9, learning_rate=5e-3)
+    pixels, _ = AutoencoderTrainer(AUTOENCODER, data)._held_out_pictures()
+    before = model.encode(pixels).latents
+
+    def distance(like_weight: float, out) -> float:
+        trainer = AutoencoderTrainer(
+            replace(settings, like_weight=like_weight), data, kept_autoencoder(tmp_path / LIKE)
+        )
+        assert torch.equal(trainer.finished().encode(pixels).latents, before)
+        run(trainer, out)
+        return float((trainer.finished().encode(pixels).latents - before).abs().mean())
+
+    assert distance(10.0, tmp_path) < 0.3 * distance(0.0, tmp_path / "free")
+    # The run's folder is all that is needed to finish it, and a denoiser's scale stays the same
+    assert trained_autoencoder(tmp_path, data).config.scaling_factor == model.config.scaling_factor
 
 
 def test_sentences_say_what_their_rows_mean():
