@@ -8,11 +8,12 @@ agreed on, so that pictures which were painted apart grow alike.
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..condition.picture import condition_image
+from ..condition.picture import condition_image, face_direction
 from ..gaussians import Gaussians
 from ..guidance.denoise import denoise
 from ..guidance.prior import Prior
@@ -21,6 +22,7 @@ from .carve import carve
 from .outline import exchange_background
 from .scenes import Scene, SceneSampler
 from .settings import TrainSettings
+from .starting_noise import surest_picture
 from .state import State, random_numbers
 
 _ROUNDS = 2**33  # the streams of random numbers that rounds draw from: no step has such a number
@@ -48,14 +50,18 @@ class Rounds:
             self.number = number
         self.painting = 0.0
         if state.painted is None or state.step == round_begin(number, settings):
-            began = time.perf_counter()
-            painted = paint(state, self.prior, self.scenes, number, generator)
+            entered = began = time.perf_counter()
+            shared = None
+            if number == 0:
+                shared = starting_noise(state, self.prior, self.scenes, generator)
+                began = time.perf_counter()
+            painted = paint(state, self.prior, self.scenes, number, generator, shared)
+            self._seconds_per_level = (time.perf_counter() - began) / noise_level(number, settings)
             if 0 < number <= settings.repaint_carvings:
                 pictures, identity = painted.float() / 255, state.identity.detach()
                 state.add(carve(state.head, identity, self.scenes, pictures, state.gaussians))
             state.painted = painted
-            self.painting = time.perf_counter() - began
-            self._seconds_per_level = self.painting / noise_level(number, settings)
+            self.painting = time.perf_counter() - entered
         row = (state.step - round_begin(number, settings)) % len(self.scenes)
         return self.scenes[row], state.painted[row].float() / 255
 
@@ -92,31 +98,71 @@ def _share(number: int, settings: TrainSettings) -> float:
 
 
 @torch.no_grad()
+def starting_noise(
+    state: State, prior: Prior, scenes: list[Scene], generator: torch.Generator
+) -> Tensor:  # [C, h, w] on the CPU
+    """What all pictures of the first round start from: what the prior makes of it, it then makes of them alike.
+
+    Of ``repaint_tries`` noises it is the one whose picture of the most frontal view shows the prompt most surely.
+    """
+    settings = state.request.settings
+    shape = (prior.latent_channels, prior.latent_size, prior.latent_size)
+    noises = torch.stack([torch.randn(shape, generator=generator) for _ in range(settings.repaint_tries)])
+    if len(noises) == 1:
+        return noises[0]
+    scene, vertices, view = _most_frontal(state, scenes)
+    scene = scene.part(slice(view, view + 1))
+    posed = state.gaussians.pose(vertices, state.head.triangles)
+    seen = _seen(posed, vertices, scene, state, prior)
+    latents = torch.cat([_denoised(seen, scene, noise[None], 0, state, prior) for noise in noises])
+    texts = scene.texts
+    best = surest_picture(
+        prior,
+        latents,
+        texts.positive[0],
+        texts.null,
+        seen.condition[0],
+        seen.control[0],
+        generator,
+        state.views_at_once,
+    )
+    return noises[best]
+
+
+@torch.no_grad()
 def paint(
     state: State,
     prior: Prior,
     scenes: list[Scene],
     number: int,  # of the round
     generator: torch.Generator,
+    shared: Tensor | None = None,  # [C, h, w] the noise that all pictures start from; none: each has its own
 ) -> Tensor:  # [G, V, S, S, 3] uint8, S = prior.image_size
     """The round's pictures, one row per scene.
 
-    In the first round all pictures start from the same noise: what the prior makes of it, it then makes of them alike.
     ``state.views_at_once`` limits the pictures that are painted together; they stay the same.
     """
-    settings, head = state.request.settings, state.head
+    settings = state.request.settings
     shape = (settings.views, prior.latent_channels, prior.latent_size, prior.latent_size)
-    shared = torch.randn(shape[1:], generator=generator)
     painted = []
     for scene in scenes:
-        vertices = head(scene.expression[None], scene.joints[None], state.identity[None])[0]  # [N, 3]
-        posed = state.gaussians.pose(vertices, head.triangles)
-        noise = torch.randn(shape, generator=generator) if number else shared.expand(shape)
-        parts = scene.parts(state.views_at_once)
-        painted.append(
-            torch.cat([_paint_over(posed, vertices, part, noise[rows], number, state, prior) for rows, part in parts])
-        )
+        vertices = _posed_vertices(state, scene)
+        posed = state.gaussians.pose(vertices, state.head.triangles)
+        noise = torch.randn(shape, generator=generator) if shared is None else shared.expand(shape)
+        pictures = [
+            _paint_over(posed, vertices, part, noise[rows], number, state, prior)
+            for rows, part in scene.parts(state.views_at_once)
+        ]
+        painted.append(torch.cat(pictures))
     return torch.stack(painted)
+
+
+class _Seen(NamedTuple):
+    """What the prior is given of R views."""
+
+    latents: Tensor  # [R, C, h, w] of the avatar as it looks now
+    condition: Tensor  # [R, S, S, 3] landmark maps
+    control: Tensor  # [R] ControlNet strength
 
 
 def _paint_over(
@@ -128,23 +174,56 @@ def _paint_over(
     state: State,
     prior: Prior,
 ) -> Tensor:  # [R, S, S, 3] uint8
-    settings, count = state.request.settings, len(scene)
-    level = noise_level(number, settings, prior.timesteps)
+    seen = _seen(posed, vertices, scene, state, prior)
+    pictures = prior.decode(_denoised(seen, scene, noise, number, state, prior)).cpu()
+    painted = zip(pictures, scene.background.cpu(), strict=True)
+    return (torch.stack([exchange_background(*each) for each in painted]) * 255).round().byte()
+
+
+def _seen(posed: Gaussians, vertices: Tensor, scene: Scene, state: State, prior: Prior) -> _Seen:
     pictures = rasterise(posed, scene.camera, background=scene.background).colour
     condition, facing = condition_image(
-        state.head.arrays, vertices.expand(count, -1, -1), scene.camera, prior.condition_size, prior.all_round
+        state.head.arrays, vertices.expand(len(scene), -1, -1), scene.camera, prior.condition_size, prior.all_round
     )
-    latents = prior.encode_images(pictures.to(prior.device))
-    clean = denoise(
+    control = state.request.settings.control_scale * facing
+    return _Seen(prior.encode_images(pictures.to(prior.device)), condition.to(prior.device), control.to(prior.device))
+
+
+def _denoised(
+    seen: _Seen,
+    scene: Scene,  # of R views
+    noise: Tensor,  # [R, C, h, w]
+    number: int,  # of the round
+    state: State,
+    prior: Prior,
+) -> Tensor:  # [R, C, h, w] clean latents
+    settings = state.request.settings
+    level = noise_level(number, settings, prior.timesteps)
+    return denoise(
         prior,
-        prior.add_noise(latents, noise.to(prior.device), torch.full((count,), level)),
+        prior.add_noise(seen.latents, noise.to(prior.device), torch.full((len(scene),), level)),
         level,
         max(1, round(settings.repaint_steps * level / prior.timesteps)),
         scene.texts.positive,
         scene.texts.negative,
-        condition.to(prior.device),
-        settings.control_scale * facing.to(prior.device),
+        seen.condition,
+        seen.control,
         guidance_scale(number, settings),
     )
-    painted = zip(prior.decode(clean).cpu(), scene.background.cpu(), strict=True)
-    return (torch.stack([exchange_background(*each) for each in painted]) * 255).round().byte()
+
+
+def _posed_vertices(state: State, scene: Scene) -> Tensor:  # [N, 3]
+    return state.head(scene.expression[None], scene.joints[None], state.identity[None])[0]
+
+
+def _most_frontal(state: State, scenes: list[Scene]) -> tuple[Scene, Tensor, int]:
+    """The scene, its vertices [N, 3], and which of its views looks most straight into the face."""
+    best = None
+    for scene in scenes:
+        vertices = _posed_vertices(state, scene)
+        forward, centre = face_direction(state.head.arrays, vertices[None])
+        towards = scene.camera.centre.to(centre) - centre  # [V, 3]
+        cosine, view = torch.cosine_similarity(towards, forward, dim=-1).max(0)
+        if best is None or cosine > best[0]:
+            best = cosine, scene, vertices, int(view)
+    return best[1:]

@@ -113,6 +113,8 @@ class TrainSettings:
     """Strategy repaint: expressions per round; each is seen by as many cameras as a step has views."""
     repaint_steps: int = 20
     """Strategy repaint: denoising steps from pure noise; from less noise proportionally fewer."""
+    repaint_tries: int = 1
+    """Strategy repaint: from so many noises the first round picks the one whose picture keeps best to the prompt."""
     repaint_noise: tuple[int, int] = (980, 400)
     """Strategy repaint: timestep (of 1000) that the pictures are noised to in the first and in the last round."""
     repaint_calm: float = 1.0
@@ -215,7 +217,7 @@ _RANGES = (
     ("densify_every", 1e-6, 1.0),
     ("guidance_scale negative_scale control_scale", 0.0, 1000.0),
     ("timesteps late_timesteps", 0, 999),
-    ("repaint_rounds repaint_scenes repaint_steps", 1, 1000),
+    ("repaint_rounds repaint_scenes repaint_steps repaint_tries", 1, 1000),
     ("repaint_noise", 1, 999),
     ("repaint_calm", 0.0, 1.0),
     ("repaint_carvings", 0, 1000),
@@ -240,6 +242,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
             repaint_rounds=6,
             repaint_scenes=8,
             repaint_steps=16,
+            repaint_tries=6,
             repaint_noise=(980, 300),
             repaint_calm=0.5,
             repaint_carvings=2,

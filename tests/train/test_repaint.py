@@ -15,7 +15,9 @@ from headstudio.train.repaint import guidance_scale, noise_level, round_begin, r
 from headstudio.train.settings import TrainSettings
 from support.training import SIX_STEPS, Notes
 
-REPAINT = replace(SIX_STEPS, strategy="repaint", repaint_rounds=3, repaint_scenes=2, repaint_steps=2, views=2)
+REPAINT = replace(
+    SIX_STEPS, strategy="repaint", repaint_rounds=3, repaint_scenes=2, repaint_steps=2, repaint_tries=2, views=2
+)
 
 
 @pytest.mark.parametrize(("steps", "rounds"), [(6, 3), (7, 3), (10, 4), (5, 5), (450, 7)])
@@ -47,8 +49,8 @@ def test_pictures_are_painted_once_a_round_from_what_the_avatar_looks_like(head,
     calls = []
     paint = repaint.paint
 
-    def noted(state, prior, scenes, number, generator):
-        painted = paint(state, prior, scenes, number, generator)
+    def noted(state, prior, scenes, number, *noise):
+        painted = paint(state, prior, scenes, number, *noise)
         calls.append((state.step, number, painted))
         return painted
 
@@ -68,9 +70,9 @@ def test_the_time_left_counts_the_paintings_to_come(head, prior, monkeypatch):
     monkeypatch.setattr(repaint.time, "perf_counter", lambda: now[0])
     paint = repaint.paint
 
-    def slow(state, prior, scenes, number, generator):
+    def slow(state, prior, scenes, number, *noise):
         now[0] += repaint.noise_level(number, state.request.settings)
-        return paint(state, prior, scenes, number, generator)
+        return paint(state, prior, scenes, number, *noise)
 
     monkeypatch.setattr(repaint, "paint", slow)
     notes = Notes()
@@ -86,7 +88,8 @@ def test_pictures_painted_in_smaller_groups_are_the_same_and_memory_that_runs_ou
     whole, sizes, encode = [], [], prior.encode_images
     paint = repaint.paint
     monkeypatch.setattr(repaint, "paint", lambda *a: whole.append(paint(*a)) or whole[-1])
-    train(replace(REPAINT, steps=1), head, prior, "an orc")
+    settings = replace(REPAINT, steps=1, repaint_tries=1)
+    train(settings, head, prior, "an orc")
 
     def too_many(pictures, *arguments):
         sizes.append(len(pictures))
@@ -96,10 +99,39 @@ def test_pictures_painted_in_smaller_groups_are_the_same_and_memory_that_runs_ou
 
     monkeypatch.setattr(prior, "encode_images", too_many)
     notes = Notes()
-    train(replace(REPAINT, steps=1), head, prior, "an orc", reporter=notes)
+    train(settings, head, prior, "an orc", reporter=notes)
     assert sizes == [2, 1, 1, 1, 1]  # two scenes of two views
     assert len(notes.warnings) == 1
     assert (whole[0].int() - whole[1].int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("tries", [1, 3])
+def test_all_first_pictures_start_from_the_surest_of_several_noises(head, prior, monkeypatch, tries):
+    noises, offered, seen = [], [], {}
+    denoise = repaint.denoise
+
+    def surest(prior, latents, text, null, condition, control_scale, generator, at_once):
+        seen["text"], seen["latents"] = text, latents
+        return 1
+
+    def noted(prior, noisy, start, *arguments):
+        offered.append(noisy)
+        return denoise(prior, noisy, start, *arguments)
+
+    monkeypatch.setattr(repaint, "surest_picture", surest)
+    monkeypatch.setattr(repaint, "denoise", noted)
+    monkeypatch.setattr(prior, "add_noise", lambda latents, noise, t: noises.append(noise) or noise)
+    train(replace(REPAINT, steps=1, repaint_tries=tries), head, prior, "an orc")
+    if tries == 1:
+        assert not seen
+        tried, painted = noises[:1], noises
+    else:
+        tried, painted = noises[:3], noises[3:]
+        assert len({noise.numpy().tobytes() for noise in tried}) == 3
+        assert seen["latents"].shape == tried[0].expand(3, -1, -1, -1).shape
+        assert seen["text"].equal(prior.encode_text(["an orc, front view"])[0])
+    assert [len(noise) for noise in painted] == [2, 2]  # scenes of two views
+    assert all(view.equal(tried[min(tries - 1, 1)][0]) for noise in painted for view in noise)
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
