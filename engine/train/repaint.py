@@ -50,11 +50,9 @@ class Rounds:
             self.number = number
         self.painting = 0.0
         if state.painted is None or state.step == round_begin(number, settings):
-            entered = began = time.perf_counter()
-            shared = None
-            if number == 0:
-                shared = starting_noise(state, self.prior, self.scenes, generator)
-                began = time.perf_counter()
+            entered = time.perf_counter()
+            shared = starting_noise(state, self.prior, self.scenes, generator) if number == 0 else None
+            began = time.perf_counter()
             painted = paint(state, self.prior, self.scenes, number, generator, shared)
             self._seconds_per_level = (time.perf_counter() - began) / noise_level(number, settings)
             if 0 < number <= settings.repaint_carvings:
