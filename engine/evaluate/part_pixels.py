@@ -17,6 +17,7 @@ from ..export.pictures import Stage
 from ..heads.arrays import HeadArrays
 from ..rasterise import rasterise
 from .portraits import portrait
+from .presence import landmark_places
 from .visible import share_picture
 
 SIZE = 256  # pixels
@@ -69,7 +70,7 @@ def part_pixels(
 
 def part_triangles(head: HeadArrays, part: str, headgear: bool) -> np.ndarray:  # [M] bool
     """Triangles of the default head on which a part grows. Under ``headgear`` hair shows below the hairline alone."""
-    triangles = _in_regions(head, _REGIONS[part])
+    triangles = head.triangles_in(_REGIONS[part])
     if part == "hair" and headgear:
         centre = head.vertices[head.triangles].mean(1)  # [M, 3]
         middle = triangles & (np.abs(centre[:, 0]) < 0.015) & (centre[:, 2] > head.centre[2])
@@ -82,11 +83,8 @@ def _headgear_pixels(stage: Stage, noun: str) -> np.ndarray:  # [P, 3]
     pixels = []
     for azimuth in (0,) if band else _AZIMUTHS["headgear"]:
         part = portrait(stage.arrays, gaussians, float(azimuth))
-        table = stage.arrays.landmarks
-        row = table.indices.tolist().index(_HAIRLINE)
-        corners = stage.arrays.vertices[stage.arrays.triangles[table.triangles[row]]]
         right, up = part.plane
-        above = up - part.place(table.barycentric[row : row + 1] @ corners)[0, 1]
+        above = up - landmark_places(part)[_HAIRLINE][1]
         if band:
             low, high, side = _BAND
             wanted = (above > low) & (above < high) & (np.abs(right) < side)
@@ -102,12 +100,7 @@ def _eye_cameras(head: HeadArrays) -> list[Camera]:
     field_of_view = 2 * math.degrees(math.atan(0.5 * EYE_WINDOW))
     cameras = []
     for name in _REGIONS["eyes"]:
-        corners = head.vertices[head.triangles[_in_regions(head, (name,))]]
+        corners = head.vertices[head.triangles[head.triangles_in((name,))]]
         centre = torch.as_tensor(corners.reshape(-1, 3).mean(0), dtype=torch.float32)
         cameras.append(orbit(0.0, 0.0, 1.0, field_of_view, SIZE // 2, centre))
     return cameras
-
-
-def _in_regions(head: HeadArrays, names: tuple[str, ...]) -> np.ndarray:  # [M] bool
-    wanted = [head.region_names.index(name) for name in names if name in head.region_names]
-    return np.isin(head.region, wanted)

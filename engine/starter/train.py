@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..train.checkpoint import Checkpoint
-from .autoencoder import trained_autoencoder
+from .autoencoder import kept_autoencoder, trained_autoencoder
 from .batches import Batch, BatchSettings, irises, make_batch
 from .language import taught_text_encoder
 from .learner import Learner, RunSettings, add_run_arguments, deadline, run, run_settings
@@ -161,14 +161,13 @@ class DenoiserTrainer:
 
 def load_encoders(run_folder: Path) -> tuple[nn.Module, nn.Module]:
     """(autoencoder, text encoder) that a run was begun with. Raises ``UserError`` if they are not there."""
-    from diffusers import AutoencoderTiny
     from transformers import CLIPTextModel
 
     if not (run_folder / "vae").is_dir() or not (run_folder / "text_encoder").is_dir():
         raise UserError(f"{run_folder} holds no autoencoder and text encoder: begin a run there with both.")
-    vae = AutoencoderTiny.from_pretrained(run_folder / "vae", local_files_only=True)
+    vae = kept_autoencoder(run_folder / "vae")
     text_encoder = CLIPTextModel.from_pretrained(run_folder / "text_encoder", local_files_only=True)
-    return vae.requires_grad_(False).eval(), text_encoder.requires_grad_(False).eval()
+    return vae, text_encoder.requires_grad_(False).eval()
 
 
 def keep_encoders(run_folder: Path, autoencoder_run: Path, language_run: Path, data: ShardFolder) -> None:

@@ -113,18 +113,8 @@ def starting_noise(
     posed = state.gaussians.pose(vertices, state.head.triangles)
     seen = _seen(posed, vertices, scene, state, prior)
     latents = torch.cat([_denoised(seen, scene, noise[None], 0, state, prior) for noise in noises])
-    texts = scene.texts
-    best = surest_picture(
-        prior,
-        latents,
-        texts.positive[0],
-        texts.null,
-        seen.condition[0],
-        seen.control[0],
-        generator,
-        state.views_at_once,
-    )
-    return noises[best]
+    text, null, condition, control = scene.texts.positive[0], scene.texts.null, seen.condition[0], seen.control[0]
+    return noises[surest_picture(prior, latents, text, null, condition, control, generator, state.views_at_once)]
 
 
 @torch.no_grad()
@@ -216,12 +206,11 @@ def _posed_vertices(state: State, scene: Scene) -> Tensor:  # [N, 3]
 
 def _most_frontal(state: State, scenes: list[Scene]) -> tuple[Scene, Tensor, int]:
     """The scene, its vertices [N, 3], and which of its views looks most straight into the face."""
-    best = None
+    found = []
     for scene in scenes:
         vertices = _posed_vertices(state, scene)
         forward, centre = face_direction(state.head.arrays, vertices[None])
         towards = scene.camera.centre.to(centre) - centre  # [V, 3]
         cosine, view = torch.cosine_similarity(towards, forward, dim=-1).max(0)
-        if best is None or cosine > best[0]:
-            best = cosine, scene, vertices, int(view)
-    return best[1:]
+        found.append((float(cosine), scene, vertices, int(view)))
+    return max(found, key=lambda each: each[0])[1:]

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from headstudio.avatar.posing import PosedSplats
 
-ROOT = Path(__file__).resolve().parents[2]
 FIELDS = ("means", "quats", "scales", "opacities", "sh")
 
 

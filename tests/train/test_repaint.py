@@ -107,19 +107,13 @@ def test_pictures_painted_in_smaller_groups_are_the_same_and_memory_that_runs_ou
 
 @pytest.mark.parametrize("tries", [1, 3])
 def test_all_first_pictures_start_from_the_surest_of_several_noises(head, prior, monkeypatch, tries):
-    noises, offered, seen = [], [], {}
-    denoise = repaint.denoise
+    noises, seen = [], {}
 
     def surest(prior, latents, text, null, condition, control_scale, generator, at_once):
         seen["text"], seen["latents"] = text, latents
         return 1
 
-    def noted(prior, noisy, start, *arguments):
-        offered.append(noisy)
-        return denoise(prior, noisy, start, *arguments)
-
     monkeypatch.setattr(repaint, "surest_picture", surest)
-    monkeypatch.setattr(repaint, "denoise", noted)
     monkeypatch.setattr(prior, "add_noise", lambda latents, noise, t: noises.append(noise) or noise)
     train(replace(REPAINT, steps=1, repaint_tries=tries), head, prior, "an orc")
     if tries == 1:
