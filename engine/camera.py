@@ -72,6 +72,17 @@ class Camera:
         return plane * focal + self.intrinsics[..., :2, 2].unsqueeze(-2), depth
 
 
+def joined(first: Camera, second: Camera) -> Camera:
+    """Two batches of cameras, which must be of one kind and size, as one."""
+    same = replace(second, world_to_camera=first.world_to_camera, intrinsics=first.intrinsics)
+    assert same == first, (first, second)
+    return replace(
+        first,
+        world_to_camera=torch.cat([first.world_to_camera, second.world_to_camera]),
+        intrinsics=torch.cat([first.intrinsics, second.intrinsics]),
+    )
+
+
 def look_at(eye: Tensor, target: Tensor, up: Tensor | None = None) -> Tensor:
     """World-to-camera matrices [..., 4, 4] of cameras at ``eye`` [..., 3] looking at ``target`` [..., 3].
 

@@ -37,6 +37,15 @@ def landmark_points(
     return (_landmark_corners(arrays, vertices) * weights[..., None]).sum(-2)
 
 
+def face_middle(
+    arrays: HeadArrays,
+    vertices: Tensor,  # [..., N, 3] posed, metres
+) -> Tensor:
+    """The middle of the box around all landmarks [..., 3] in metres: between eyes and mouth, on the face's surface."""
+    points = landmark_points(arrays, vertices)
+    return 0.5 * (points.amin(-2) + points.amax(-2))
+
+
 def _landmark_corners(arrays: HeadArrays, vertices: Tensor) -> Tensor:
     """Corners [..., L, 3, 3] of the landmarks' triangles."""
     rows = torch.tensor(arrays.triangles[arrays.landmarks.triangles], dtype=torch.int64, device=vertices.device)

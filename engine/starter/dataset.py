@@ -18,15 +18,24 @@ from .shards import Shard, shard_path, write_shard
 
 CHARACTERS = 64
 VIEWS = 4  # pictures of each character: building one costs twice as much as taking a picture
+CLOSE_UPS = 1  # how many of them show the face alone
 
 
-def make_shard(studio: Studio, seed: int, number: int, characters: int = CHARACTERS, views: int = VIEWS) -> Shard:
-    """``characters`` times ``views`` pictures, the same for the same seed and number."""
+def make_shard(
+    studio: Studio,
+    seed: int,
+    number: int,
+    characters: int = CHARACTERS,
+    views: int = VIEWS,
+    close_ups: int = CLOSE_UPS,
+) -> Shard:
+    """``characters`` times ``views`` pictures, ``close_ups`` of each character's from close by; the same for the same
+    seed and number."""
     rng = np.random.default_rng([seed, number])
     pictures = []
     for _ in range(characters):
         model = studio.build(sample_character(rng))
-        pictures.extend(studio.photograph(model, rng) for _ in range(views))
+        pictures.extend(studio.photograph(model, rng, close_up=view < close_ups) for view in range(views))
     return Shard(
         pictures=np.stack([picture.rgba for picture in pictures]),
         conditions=np.stack([picture.condition for picture in pictures]),
@@ -41,6 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument("--shards", type=int, default=40)
+    parser.add_argument("--close-ups", type=int, default=CLOSE_UPS, help=f"of {VIEWS} views")
     parser.add_argument("--step", type=int, default=1, help="make every STEP-th shard only, for several processes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -52,7 +62,8 @@ def main() -> None:
         if shard_path(arguments.out, number).exists():
             continue
         start = time.monotonic()
-        path = write_shard(arguments.out, number, make_shard(studio, arguments.seed, number))
+        shard = make_shard(studio, arguments.seed, number, close_ups=arguments.close_ups)
+        path = write_shard(arguments.out, number, shard)
         print(f"{path}: {CHARACTERS * VIEWS} pictures in {time.monotonic() - start:.0f} s", flush=True)
 
 

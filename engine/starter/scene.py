@@ -11,6 +11,7 @@ from torch import Tensor
 from ..avatar.binding import triangle_frames
 from ..avatar.rigged import RiggedGaussians
 from ..camera import Camera, orbit
+from ..condition.landmarks import face_middle
 from ..condition.picture import condition_image
 from ..guidance.prompts import view_index
 from ..heads.default_head import default_head
@@ -18,6 +19,7 @@ from ..heads.expressions import PRESETS
 from ..heads.head import Head
 from ..motion.generators import MotionSampler
 from ..rasterise import rasterise
+from ..train.cameras import CLOSE_UP, CLOSE_UP_AZIMUTH
 from .body import Body, SkinPoints
 from .character import Character
 from .cloud import bind_cloud, joined
@@ -79,12 +81,12 @@ class Studio:
         frames = triangle_frames(vertices, self.head.triangles)
         return Model(character, bind_cloud(joined(clouds), frames), torch.from_numpy(identity))
 
-    def photograph(self, model: Model, rng: np.random.Generator) -> Picture:
-        """A random expression, pose and camera."""
+    def photograph(self, model: Model, rng: np.random.Generator, close_up: bool = False) -> Picture:
+        """A random expression, pose and camera, which sees the whole head, or the face alone."""
         mood = str(rng.choice(list(MOODS))) if rng.random() < 0.3 else ""
         expression, joints = self._pose(mood, rng)
-        camera, azimuth = self._camera(rng)
         vertices = self.head(expression[None], joints[None], model.identity[None])
+        camera, azimuth = self._close_camera(vertices, rng) if close_up else self._camera(rng)
         gaussians = model.gaussians.pose(vertices[0], self.head.triangles)
         rgba = photograph(gaussians, camera)
         condition, _ = condition_image(self.arrays, vertices, camera, PICTURE, all_round=True)
@@ -117,6 +119,18 @@ class Studio:
         distance = rng.uniform(*HALF_PICTURE) / np.tan(np.radians(fov) / 2)
         camera = orbit([azimuth], [rng.triangular(-32, 4, 32)], [distance * self.arrays.unit], [fov], PICTURE,
                        torch.as_tensor(self.arrays.centre, dtype=torch.float32))  # fmt: skip
+        return camera, torch.tensor([azimuth])
+
+    def _close_camera(
+        self,
+        vertices: Tensor,  # [1, N, 3] posed
+        rng: np.random.Generator,
+    ) -> tuple[Camera, Tensor]:
+        azimuth = rng.uniform(-CLOSE_UP_AZIMUTH, CLOSE_UP_AZIMUTH)
+        fov = rng.uniform(21, 25)
+        distance = rng.uniform(*HALF_PICTURE) * rng.uniform(*CLOSE_UP) / np.tan(np.radians(fov) / 2)
+        camera = orbit([azimuth], [rng.triangular(-32, 4, 32)], [distance * self.arrays.unit], [fov], PICTURE,
+                       face_middle(self.arrays, vertices))  # fmt: skip
         return camera, torch.tensor([azimuth])
 
 

@@ -97,7 +97,7 @@ def train(
             scene, painted = within_memory(state, reporter, lambda: rounds.scene_and_pictures(state))
             loss_of = likeness(prior, painted, settings)
         else:
-            scene = draw_scene(numbers)
+            scene = draw_scene(numbers, settings.close_ups)
             shape = (settings.views, prior.latent_channels, prior.latent_size, prior.latent_size)
             t = sample_timesteps(state.step / settings.steps, settings.views, generator, phases, prior.timesteps)
             noise = torch.randn(shape, generator=generator).to(prior.device)
@@ -169,15 +169,15 @@ def distillation(
 
 def likeness(
     prior: Prior,
-    painted: Tensor,  # [V, S, S, 3] in 0..1
+    painted: Tensor,  # [V, S, S, 4] in 0..1: colour, and where it counts
     settings: TrainSettings,
 ) -> LossOf:
     """The photometric loss against painted pictures, at their size."""
 
     def loss(rows: slice, colour: Tensor, vertices: Tensor) -> Tensor:
-        return likeness_loss(
-            resize_pictures(colour, prior.image_size), painted[rows].to(colour), settings.repaint_dssim
-        )
+        colour = resize_pictures(colour, prior.image_size)
+        target, counts = painted[rows].to(colour).split([3, 1], -1)
+        return likeness_loss(colour, torch.lerp(colour.detach(), target, counts), settings.repaint_dssim)
 
     return loss
 

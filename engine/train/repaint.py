@@ -11,6 +11,7 @@ import time
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..condition.picture import condition_image, face_direction
@@ -25,6 +26,7 @@ from .settings import TrainSettings
 from .starting_noise import surest_picture
 from .state import State, random_numbers
 
+_MARGIN = 3  # pixels of a close-up
 _ROUNDS = 2**33  # the streams of random numbers that rounds draw from: no step has such a number
 
 
@@ -38,7 +40,8 @@ class Rounds:
         self._seconds_per_level = 0.0
 
     def scene_and_pictures(self, state: State) -> tuple[Scene, Tensor]:
-        """One scene of the round that the state's step belongs to, and its pictures [V, S, S, 3] in 0..1.
+        """One scene of the round that the state's step belongs to, and its pictures [V, S, S, 4] in 0..1, as of
+        ``paint``.
 
         Paints them all where the round begins.
         """
@@ -46,7 +49,9 @@ class Rounds:
         number = round_of(state.step, settings)
         numbers, generator = random_numbers(self.seed, _ROUNDS + number)
         if number != self.number:
-            self.scenes = [self.draw_scene(numbers) for _ in range(settings.repaint_scenes)]
+            # None in the first round: close by, the noise that its pictures share means something else
+            close_ups = settings.close_ups if number else 0
+            self.scenes = [self.draw_scene(numbers, close_ups) for _ in range(settings.repaint_scenes)]
             self.number = number
         self.painting = 0.0
         if state.painted is None or state.step == round_begin(number, settings):
@@ -56,8 +61,11 @@ class Rounds:
             painted = paint(state, self.prior, self.scenes, number, generator, shared)
             self._seconds_per_level = (time.perf_counter() - began) / noise_level(number, settings)
             if 0 < number <= settings.repaint_carvings:
-                pictures, identity = painted.float() / 255, state.identity.detach()
-                state.add(carve(state.head, identity, self.scenes, pictures, state.gaussians))
+                # Only pictures of the whole head have outlines
+                whole, identity = slice(settings.views - settings.close_ups), state.identity.detach()
+                scenes = [scene.part(whole) for scene in self.scenes]
+                pictures = painted[:, whole, ..., :3].float() / 255
+                state.add(carve(state.head, identity, scenes, pictures, state.gaussians))
             state.painted = painted
             self.painting = time.perf_counter() - entered
         row = (state.step - round_begin(number, settings)) % len(self.scenes)
@@ -125,8 +133,8 @@ def paint(
     number: int,  # of the round
     generator: torch.Generator,
     shared: Tensor | None = None,  # [C, h, w] the noise that all pictures start from; none: each has its own
-) -> Tensor:  # [G, V, S, S, 3] uint8, S = prior.image_size
-    """The round's pictures, one row per scene.
+) -> Tensor:  # [G, V, S, S, 4] uint8, S = prior.image_size
+    """The round's pictures, one row per scene: colours, and where they count.
 
     ``state.views_at_once`` limits the pictures that are painted together; they stay the same.
     """
@@ -149,6 +157,7 @@ class _Seen(NamedTuple):
     """What the prior is given of R views."""
 
     latents: Tensor  # [R, C, h, w] of the avatar as it looks now
+    alpha: Tensor  # [R, H, W] of the avatar, on its own device
     condition: Tensor  # [R, S, S, 3] landmark maps
     control: Tensor  # [R] ControlNet strength
 
@@ -161,20 +170,36 @@ def _paint_over(
     number: int,  # of the round
     state: State,
     prior: Prior,
-) -> Tensor:  # [R, S, S, 3] uint8
+) -> Tensor:  # [R, S, S, 4] uint8
     seen = _seen(posed, vertices, scene, state, prior)
     pictures = prior.decode(_denoised(seen, scene, noise, number, state, prior)).cpu()
-    painted = zip(pictures, scene.background.cpu(), strict=True)
-    return (torch.stack([exchange_background(*each) for each in painted]) * 255).round().byte()
+    counts = torch.ones_like(pictures[..., :1])
+    for row, close_up in enumerate(scene.close_up):
+        if close_up:
+            counts[row, ..., 0] = _well_within(seen.alpha[row].cpu(), pictures.shape[1])
+        else:
+            pictures[row] = exchange_background(pictures[row], scene.background[row].cpu())
+    return (torch.cat([pictures, counts], -1) * 255).round().byte()
+
+
+def _well_within(
+    alpha: Tensor,  # [H, H]
+    size: int,  # pixels
+) -> Tensor:  # [size, size] 0 or 1
+    """The pixels that an avatar covers, with all around them: a picture of a face alone has no outline to tell what is
+    background and what is hair beside the head."""
+    alpha = F.interpolate(alpha[None, None], (size, size), mode="area")
+    return (-F.max_pool2d(-alpha, 2 * _MARGIN + 1, stride=1, padding=_MARGIN) > 0.5)[0, 0].float()
 
 
 def _seen(posed: Gaussians, vertices: Tensor, scene: Scene, state: State, prior: Prior) -> _Seen:
-    pictures = rasterise(posed, scene.camera, background=scene.background).colour
+    render = rasterise(posed, scene.camera, background=scene.background)
     condition, facing = condition_image(
         state.head.arrays, vertices.expand(len(scene), -1, -1), scene.camera, prior.condition_size, prior.all_round
     )
     control = state.request.settings.control_scale * facing
-    return _Seen(prior.encode_images(pictures.to(prior.device)), condition.to(prior.device), control.to(prior.device))
+    latents = prior.encode_images(render.colour.to(prior.device))
+    return _Seen(latents, render.alpha, condition.to(prior.device), control.to(prior.device))
 
 
 def _denoised(

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..camera import Camera
+from ..camera import Camera, joined
+from ..condition.landmarks import face_middle
 from ..guidance.prompts import PromptEmbeddings, Texts
 from ..heads.arrays import HeadArrays
+from ..heads.head import Head
 from ..motion.generators import MotionSampler
-from .cameras import face_azimuth, sample_cameras
+from .cameras import face_azimuth, sample_cameras, sample_close_ups
 from .settings import TrainSettings
 
 
@@ -26,13 +28,20 @@ class Scene:
     texts: Texts  # of V views
     expression: Tensor  # [E]
     joints: Tensor  # [J, 3] axis-angle, radians
+    close_up: Tensor  # [V] bool: the picture shows the face alone
 
     def __len__(self) -> int:
         return len(self.background)
 
     def part(self, rows: slice) -> Scene:
         texts = replace(self.texts, positive=self.texts.positive[rows])
-        return replace(self, camera=self.camera[rows], background=self.background[rows], texts=texts)
+        return replace(
+            self,
+            camera=self.camera[rows],
+            background=self.background[rows],
+            texts=texts,
+            close_up=self.close_up[rows],
+        )
 
     def parts(self, at_once: int) -> Iterator[tuple[slice, Scene]]:
         """The scene's rows and what they hold, at most ``at_once`` views each."""
@@ -49,19 +58,29 @@ class SceneSampler:
     ):
         self.settings, self.arrays, self.texts, self.device = settings, arrays, texts, device
         self.motion = MotionSampler(arrays)
+        self.head = Head(arrays)
 
-    def __call__(self, numbers: np.random.Generator) -> Scene:
-        settings = self.settings
-        camera, azimuth = sample_cameras(settings.views, self.arrays, settings.render_size, settings.cameras, numbers)
+    def __call__(self, numbers: np.random.Generator, close_ups: int = 0) -> Scene:
+        """A scene whose last ``close_ups`` pictures show the face alone."""
+        settings, arrays = self.settings, self.arrays
+        size, ranges = settings.render_size, settings.cameras
+        camera, azimuth = sample_cameras(settings.views - close_ups, arrays, size, ranges, numbers)
         expression, joints = self.motion.sample(numbers)
         if numbers.random() < settings.neutral_share:
             expression, joints = np.zeros_like(expression), np.zeros_like(joints)
+        turn = face_azimuth(arrays, joints)
+        if close_ups:
+            vertices = self.head(torch.as_tensor(expression)[None], torch.as_tensor(joints)[None])
+            face = face_middle(arrays, vertices)[0]
+            close, close_azimuth = sample_close_ups(close_ups, face, turn, arrays.unit, size, ranges, numbers)
+            camera, azimuth = joined(camera, close), torch.cat([azimuth, close_azimuth])
         return Scene(
             camera=camera.to(self.device),
             background=backgrounds(settings, numbers).to(self.device),
-            texts=self.texts.at(azimuth - face_azimuth(self.arrays, joints)),
+            texts=self.texts.at(azimuth - turn),
             expression=torch.as_tensor(expression).to(self.device),
             joints=torch.as_tensor(joints).to(self.device),
+            close_up=torch.arange(settings.views) >= settings.views - close_ups,
         )
 
 

@@ -61,6 +61,9 @@ class TrainSettings:
     """Training steps."""
     views: int = 8
     """Pictures per step. All of a step's pictures share one expression and one pose."""
+    close_ups: int = 0
+    """How many of a step's pictures show the face alone, as through a longer lens. Not in the paper. With strategy
+    repaint from the second round on."""
     render_size: int = 1024
     """Side of the rendered pictures in pixels. The prior sees them scaled to its own size."""
 
@@ -182,6 +185,11 @@ class TrainSettings:
             low, high = getattr(self, name)
             if low > high:
                 raise UserError(f"The setting {name} is {low}, {high}; the first must not exceed the second.")
+        if self.close_ups >= self.views:
+            raise UserError(
+                f"The setting close_ups is {self.close_ups}; with {self.views} views there must be fewer, so that some "
+                "show the whole head."
+            )
         for name, options in (
             ("strategy", ("nfsd", "sds", "repaint")),
             ("background", ("random", "grey", "black", "white")),
@@ -208,7 +216,7 @@ class TrainSettings:
 
 _RANGES = (
     ("steps views splats_per_triangle densify_limit", 1, 10_000_000),
-    ("splats", 0, 10_000_000),
+    ("splats close_ups", 0, 10_000_000),
     ("render_size", 8, 8192),
     ("initial_opacity", 1e-3, 0.999),
     ("lr_offset lr_scale lr_rotation lr_colour lr_opacity lr_shape", 0.0, 10.0),

@@ -78,7 +78,7 @@ class State:
         self.step = 0
         self.skipped = 0  # steps without a finite gradient, in all
         self.skipped_in_a_row = 0
-        self.painted: Tensor | None = None  # [G, V, S, S, 3] uint8: pictures of the present round (see repaint.py)
+        self.painted: Tensor | None = None  # [G, V, S, S, 4] uint8: pictures of the present round (see repaint.py)
         self.views_at_once = settings.views  # fewer after the device ran out of memory
         self.gaussians = gaussians.requires_grad_()
         self.identity = identity.requires_grad_()  # [S]

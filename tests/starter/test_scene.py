@@ -200,6 +200,20 @@ def test_shards_are_the_same_for_the_same_seed(studio):
     assert (first.pictures[..., :3].astype(int).max(-1) <= coverage * 1.15 + 3).all()
 
 
+def test_close_ups_show_the_face_large(studio):
+    """The same character's pictures: the landmark map's lines span more of a close-up than of the others."""
+    shard = make_shard(studio, 3, 5, characters=3, views=4, close_ups=2)
+
+    def height(condition) -> int:
+        return int(np.ptp(np.flatnonzero(condition.max(-1).max(-1) > 20)))
+
+    heights = np.array([height(condition) for condition in shard.conditions]).reshape(3, 4)
+    assert (heights[:, :2] > 0.6 * 128).all()
+    assert (heights[:, 2:] < 0.6 * 128).all()
+    assert heights[:, :2].mean() > 1.6 * heights[:, 2:].mean()
+    assert (shard.pictures.reshape(3, 4, 128, 128, 4)[:, :2, 48:80, 48:80, 3] > 250).all()
+
+
 def test_all_roles_can_be_built(studio):
     rng = np.random.default_rng(0)
     for role in ROLES:

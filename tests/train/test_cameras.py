@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from headstudio.errors import UserError
-from headstudio.train.cameras import CameraRanges, sample_cameras
+from headstudio.train.cameras import CLOSE_UP, CLOSE_UP_AZIMUTH, CameraRanges, sample_cameras, sample_close_ups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +64,24 @@ def test_same_seed_same_cameras_and_other_seed_other_cameras():
     assert (one.width, one.height) == (40, 20)
     assert torch.equal(one.world_to_camera, two.world_to_camera)
     assert not torch.equal(one.world_to_camera, three.world_to_camera)
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 12), seed=st.integers(0, 2**32 - 1), turn=st.floats(-90, 90))
+def test_close_ups_stand_where_others_do_and_show_less_around_the_face(count, seed, turn):
+    face, ranges = torch.tensor([0.3, 1.2, -0.4]), CameraRanges(fov_y=(50.0, 50.0))
+    camera, azimuth = sample_close_ups(count, face, turn, HEAD.unit, (64, 48), ranges, np.random.default_rng(seed))
+    assert len(camera) == len(azimuth) == count
+    distance = (camera.centre - face).norm(dim=1) / HEAD.unit
+    assert ((distance > 1.5 - 1e-3) & (distance < 2.0 + 1e-3)).all()
+    pixels, _ = camera.project(face[None])
+    torch.testing.assert_close(pixels[:, 0], torch.tensor([32.0, 24.0]).expand(count, 2), atol=1e-2, rtol=0)
+    shown = 24 / camera.intrinsics[:, 1, 1] / math.tan(math.radians(25))  # of what 50 degrees show
+    assert ((shown > CLOSE_UP[0] - 1e-3) & (shown < CLOSE_UP[1] + 1e-3)).all()
+    assert camera.intrinsics[:, 0, 0].equal(camera.intrinsics[:, 1, 1])
+    # Each in a slice of its own of what is before the face
+    place = (azimuth.double().numpy() - turn) / CLOSE_UP_AZIMUTH
+    assert sorted(np.floor((place + 1) / 2 * count * (1 - 1e-6)).astype(int)) == list(range(count))
 
 
 @pytest.mark.parametrize(

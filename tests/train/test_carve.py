@@ -39,7 +39,8 @@ def scenes(head, turn: float = 0.0) -> list[Scene]:
         joints[1, 1] = turn * (number / 2.5 - 1)
         camera = orbit(azimuth, -15.0 + 9 * number, 3.0 * head.arrays.unit, 50.0, SIZE)
         grey = torch.full((4, 3), 0.5)
-        result.append(Scene(camera, grey, texts=None, expression=torch.zeros(head.expression_size), joints=joints))
+        expression, whole = torch.zeros(head.expression_size), torch.zeros(4, dtype=torch.bool)
+        result.append(Scene(camera, grey, texts=None, expression=expression, joints=joints, close_up=whole))
     return result
 
 

@@ -9,7 +9,7 @@ from headstudio.avatar.file import save_avatar
 from headstudio.avatar.initialise import super_dense
 from headstudio.errors import UserError
 from headstudio.train import repaint
-from headstudio.train.loop import TrainingStopped, train
+from headstudio.train.loop import TrainingStopped, likeness, train
 from headstudio.train.photometric_metrics import likeness_loss
 from headstudio.train.repaint import guidance_scale, noise_level, round_begin, round_of
 from headstudio.train.settings import TrainSettings
@@ -58,7 +58,7 @@ def test_pictures_are_painted_once_a_round_from_what_the_avatar_looks_like(head,
     notes = Notes()
     train(REPAINT, head, prior, "an orc", reporter=notes)
     assert [(step, number) for step, number, _ in calls] == [(0, 0), (2, 1), (4, 2)]
-    assert all(painted.shape == (2, 2, prior.image_size, prior.image_size, 3) for _, _, painted in calls)
+    assert all(painted.shape == (2, 2, prior.image_size, prior.image_size, 4) for _, _, painted in calls)
     assert all(painted.dtype == torch.uint8 for _, _, painted in calls)
     assert len({painted.numpy().tobytes() for _, _, painted in calls}) == 3
     assert all(set(progress.losses) == {"repaint", "position", "scale"} for progress in notes.progresses)
@@ -126,6 +126,56 @@ def test_all_first_pictures_start_from_the_surest_of_several_noises(head, prior,
         assert seen["text"].equal(prior.encode_text(["an orc, front view"])[0])
     assert [len(noise) for noise in painted] == [2, 2]  # scenes of two views
     assert all(view.equal(tried[min(tries - 1, 1)][0]) for noise in painted for view in noise)
+
+
+def test_close_ups_come_with_the_second_round_count_only_on_the_head_and_carve_nothing(
+    head, prior, carving, monkeypatch
+):
+    rounds, paint = [], repaint.paint
+
+    def noted(state, prior, scenes, *arguments):
+        rounds.append((scenes, paint(state, prior, scenes, *arguments)))
+        return rounds[-1][1]
+
+    monkeypatch.setattr(repaint, "paint", noted)
+    train(replace(REPAINT, views=3, close_ups=1, repaint_carvings=1, initial_opacity=0.95), head, prior, "an orc")
+    assert [[scene.close_up.tolist() for scene in scenes] for scenes, _ in rounds] == [
+        [[False, False, False]] * 2,
+        [[False, False, True]] * 2,
+        [[False, False, True]] * 2,
+    ]
+    for _, painted in rounds:
+        assert painted[:, :2, ..., 3].eq(255).all()
+    for _, painted in rounds[1:]:
+        counts = painted[:, 2, ..., 3]
+        assert set(counts.unique().tolist()) == {0, 255}
+        assert counts.eq(255).any()
+    assert [pictures.shape for pictures in carving] == [rounds[1][1][:, :2, ..., :3].shape]
+
+
+def test_the_middle_of_what_covers_counts():
+    alpha = torch.zeros(64, 64)
+    alpha[10:40, 20:64] = 1.0
+    counts = repaint._well_within(alpha, 64)
+    expected = torch.zeros(64, 64)
+    expected[13:37, 23:64] = 1.0
+    assert counts.equal(expected)
+    assert repaint._well_within(alpha, 32)[8:16, 20:32].eq(1).all()
+    assert repaint._well_within(torch.ones(8, 8), 8).eq(1).all()
+
+
+def test_a_fit_learns_nothing_where_a_picture_does_not_count(prior):
+    size = prior.image_size
+    numbers = torch.Generator().manual_seed(0)
+    painted = torch.rand(2, size, size, 4, generator=numbers)
+    painted[..., 3] = 1.0
+    painted[0, :, : size // 2, 3] = 0.0
+    colour = torch.rand(2, size, size, 3, generator=numbers).requires_grad_()
+    settings = replace(REPAINT, repaint_dssim=0.0)
+    likeness(prior, painted, settings)(slice(0, 2), colour, None).backward()
+    assert colour.grad[0, :, : size // 2].eq(0).all()
+    assert colour.grad[0, :, size // 2 :].ne(0).all()
+    assert colour.grad[1].ne(0).all()
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])

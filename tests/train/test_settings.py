@@ -44,6 +44,12 @@ def test_presets_survive_json(name):
     assert TrainSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 
+def test_some_views_must_show_the_whole_head():
+    assert TrainSettings(views=3, close_ups=2).close_ups == 2
+    with pytest.raises(UserError, match="close_ups is 3; with 3 views"):
+        TrainSettings(views=3, close_ups=3)
+
+
 def test_unknown_preset_names_the_known_ones():
     with pytest.raises(UserError, match=r"'fast'.*draft.*standard.*paper"):
         get_preset("fast")
