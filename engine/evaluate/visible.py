@@ -18,8 +18,8 @@ from ..rasterise import rasterise
 def share_picture(
     gaussians: Gaussians,
     chosen: Tensor,  # [N] bool
-    camera: Camera,
-) -> Tensor:  # [H, W] in 0..1
+    camera: Camera,  # or a batch of them
+) -> Tensor:  # [..., H, W] in 0..1
     """The share of each pixel that the chosen splats make up: they drawn white, all others black, before black."""
     level = (chosen.to(gaussians.means)[:, None, None] - SH_OFFSET) / SH_0
     painted = replace(gaussians, sh=level.expand(-1, 1, 3).contiguous())

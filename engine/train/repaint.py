@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..condition.picture import condition_image, face_direction
+from ..evaluate.visible import share_picture
 from ..gaussians import Gaussians
 from ..guidance.denoise import denoise
 from ..guidance.prior import Prior
@@ -26,7 +27,9 @@ from .settings import TrainSettings
 from .starting_noise import surest_picture
 from .state import State, random_numbers
 
+_COARSE = 8  # latents
 _MARGIN = 3  # pixels of a close-up
+_GLIMPSE = 0.1  # share of a pixel that eyes must have
 _ROUNDS = 2**33  # the streams of random numbers that rounds draw from: no step has such a number
 
 
@@ -56,9 +59,10 @@ class Rounds:
         self.painting = 0.0
         if state.painted is None or state.step == round_begin(number, settings):
             entered = time.perf_counter()
-            shared = starting_noise(state, self.prior, self.scenes, generator) if number == 0 else None
+            if number == 0:
+                state.first_noise = starting_noise(state, self.prior, self.scenes, generator)
             began = time.perf_counter()
-            painted = paint(state, self.prior, self.scenes, number, generator, shared)
+            painted = paint(state, self.prior, self.scenes, number, generator)
             self._seconds_per_level = (time.perf_counter() - began) / noise_level(number, settings)
             if 0 < number <= settings.repaint_carvings:
                 # Only pictures of the whole head have outlines
@@ -132,7 +136,6 @@ def paint(
     scenes: list[Scene],
     number: int,  # of the round
     generator: torch.Generator,
-    shared: Tensor | None = None,  # [C, h, w] the noise that all pictures start from; none: each has its own
 ) -> Tensor:  # [G, V, S, S, 4] uint8, S = prior.image_size
     """The round's pictures, one row per scene: colours, and where they count.
 
@@ -144,7 +147,11 @@ def paint(
     for scene in scenes:
         vertices = _posed_vertices(state, scene)
         posed = state.gaussians.pose(vertices, state.head.triangles)
-        noise = torch.randn(shape, generator=generator) if shared is None else shared.expand(shape)
+        noise = state.first_noise.expand(shape)
+        if number:
+            own = torch.randn(shape, generator=generator)
+            # Close by, the places of the first round's noise mean something else
+            noise = torch.where(scene.close_up[:, None, None, None], own, with_coarse_part(own, noise))
         pictures = [
             _paint_over(posed, vertices, part, noise[rows], number, state, prior)
             for rows, part in scene.parts(state.views_at_once)
@@ -173,13 +180,24 @@ def _paint_over(
 ) -> Tensor:  # [R, S, S, 4] uint8
     seen = _seen(posed, vertices, scene, state, prior)
     pictures = prior.decode(_denoised(seen, scene, noise, number, state, prior)).cpu()
-    counts = torch.ones_like(pictures[..., :1])
+    counts = torch.ones(pictures.shape[:3])
+    # Where there are close-ups, eyes learn from them alone: elsewhere an iris is a blend of itself and a lid
+    eyes = _eyes(posed, scene, state, counts.shape[1]).cpu() if number and state.request.settings.close_ups else None
     for row, close_up in enumerate(scene.close_up):
         if close_up:
-            counts[row, ..., 0] = _well_within(seen.alpha[row].cpu(), pictures.shape[1])
+            counts[row] = _well_within(seen.alpha[row].cpu(), counts.shape[1])
         else:
             pictures[row] = exchange_background(pictures[row], scene.background[row].cpu())
-    return (torch.cat([pictures, counts], -1) * 255).round().byte()
+            if eyes is not None:
+                counts[row] -= eyes[row]
+    return (torch.cat([pictures, counts[..., None]], -1) * 255).round().byte()
+
+
+def _eyes(posed: Gaussians, scene: Scene, state: State, size: int) -> Tensor:  # [R, size, size] 0 or 1
+    """The pixels of the scene's R views that show anything of an eyeball."""
+    eyeballs = torch.stack(state.eye_parts).any(0)[state.gaussians.triangle]
+    shown = share_picture(posed, eyeballs, scene.camera)
+    return (F.adaptive_max_pool2d(shown[:, None], size)[:, 0] > _GLIMPSE).float()
 
 
 def _well_within(
@@ -223,6 +241,25 @@ def _denoised(
         seen.control,
         guidance_scale(number, settings),
     )
+
+
+def with_coarse_part(
+    noise: Tensor,  # [..., C, h, w] white
+    other: Tensor,  # [..., C, h, w] white
+) -> Tensor:  # [..., C, h, w] white
+    """``noise`` with the means of its squares of ``_COARSE`` latents exchanged for those of ``other``.
+
+    From the first rounds' noise levels on, the large colours of a picture come from its noise as much as from what was
+    there. Pictures that share this part of it agree on them, and go on to differ in all else.
+    """
+    return noise + _square_means(other - noise)
+
+
+def _square_means(latents: Tensor) -> Tensor:  # [..., C, h, w] -> the same
+    flat = latents.flatten(0, -4) if latents.ndim > 3 else latents[None]
+    means = F.avg_pool2d(flat, _COARSE, ceil_mode=True, count_include_pad=False)
+    spread = means.repeat_interleave(_COARSE, -2).repeat_interleave(_COARSE, -1)
+    return spread[..., : latents.shape[-2], : latents.shape[-1]].reshape(latents.shape)
 
 
 def _posed_vertices(state: State, scene: Scene) -> Tensor:  # [N, 3]

@@ -137,8 +137,8 @@ class TrainSettings:
     """Weight of the mean opacity: above 0, splats that nothing needs fade away. Not in the paper."""
 
     hold_eyes_and_mouth: bool = False
-    """Splats of eyes, lids, lips and mouth keep place, size and opacity, and a mouth its natural colours: they close
-    tightly, and nothing hidden drifts out. Not in the paper."""
+    """Splats of eyes, lids, lips and mouth keep place, size and opacity, a mouth its natural colours, and iris, pupil
+    and white one colour each: they close tightly, and stay clear. Not in the paper."""
 
     densify_from: float = 0.06
     """Fraction of the run at which splats are first cloned and split."""
@@ -243,6 +243,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
         TrainSettings(
             steps=480,
             views=4,
+            close_ups=1,
             render_size=128,
             splats_per_triangle=2,
             initial_opacity=0.95,

@@ -79,6 +79,7 @@ class State:
         self.skipped = 0  # steps without a finite gradient, in all
         self.skipped_in_a_row = 0
         self.painted: Tensor | None = None  # [G, V, S, S, 4] uint8: pictures of the present round (see repaint.py)
+        self.first_noise: Tensor | None = None  # [C, h, w] what the first round's pictures started from
         self.views_at_once = settings.views  # fewer after the device ran out of memory
         self.gaussians = gaussians.requires_grad_()
         self.identity = identity.requires_grad_()  # [S]
@@ -95,6 +96,7 @@ class State:
         held = request.head.triangles_in((*EYEBALLS, *MOUTH, "socket", "lid", "lips"))
         self.held = torch.from_numpy(held).to(head.device)  # [M] bool
         self.natural = torch.from_numpy(request.head.triangles_in(MOUTH)).to(head.device)  # [M] bool
+        self.eye_parts = [torch.from_numpy(request.head.triangles_in((part,))).to(head.device) for part in EYEBALLS]
         self.density = DensityControl(
             DensitySettings(
                 densify_from=settings.densify_from,
@@ -147,16 +149,21 @@ class State:
 
     def hold_eyes_and_mouth(self) -> None:
         """Takes the gradient from all but the colours of the splats of eyes, lids, lips and mouth, and within the
-        mouth from the colours too, where the settings say so.
+        mouth from the colours too, where the settings say so. White, iris and pupil change their colours as wholes, in
+        both eyes alike.
 
         Pictures as small as a draft's show the inside of a mouth on a few pixels, and mostly not at all: what they
-        teach there is noise, and lips that turn transparent to match it.
+        teach there is noise, and lips that turn transparent to match it. Of an eye they show more, but no two have it
+        look quite the same way: each splat by itself would learn a blend of iris, white and lid.
         """
         if self.request.settings.hold_eyes_and_mouth:
             triangle, splats = self.gaussians.triangle, self.gaussians
             for parameter in (splats.offsets, splats.log_scales, splats.quats, splats.opacity_logits):
                 parameter.grad[self.held[triangle]] = 0.0
             splats.sh.grad[self.natural[triangle]] = 0.0
+            for part in self.eye_parts:
+                rows = part[triangle]
+                splats.sh.grad[rows] = splats.sh.grad[rows].mean(0)
 
     def clamp_colours(self) -> None:
         """Keeps the splats' mean colours displayable.
@@ -204,8 +211,9 @@ class State:
         tensors = {"triangle": self.gaussians.triangle, "identity": self.identity.detach()}
         tensors |= {f"splats.{name}": p.detach() for name, p in self.gaussians.parameters().items()}
         tensors |= {f"density.{name}": value for name, value in self.density.state_dict().items()}
-        if self.painted is not None:
-            tensors["painted"] = self.painted
+        for name in ("painted", "first_noise"):
+            if getattr(self, name) is not None:
+                tensors[name] = getattr(self, name)
         for group in self.optimiser.param_groups:
             for parameter in group["params"]:
                 for key, value in self.optimiser.state.get(parameter, {}).items():
@@ -241,7 +249,7 @@ class State:
         state.skipped_in_a_row = checkpoint.state["skipped_in_a_row"]
         state.views_at_once = checkpoint.state["views_at_once"]
         state.density.load_state_dict(part("density."))
-        state.painted = checkpoint.tensors.get("painted")
+        state.painted, state.first_noise = (checkpoint.tensors.get(name) for name in ("painted", "first_noise"))
         for group in state.optimiser.param_groups:
             moments = part(f"adam.{group['name']}.")
             if moments:

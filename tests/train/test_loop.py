@@ -284,7 +284,9 @@ def test_ctrl_c_on_a_terminal_stops_after_the_step(head, prior, tmp_path):
 def test_eyes_and_mouth_stay_in_place_where_the_settings_say_so(head, prior):
     region = np.zeros(len(head.triangles), np.uint8)
     region[::3], region[1::3] = 1, 2
-    head = replace(head, region=region, region_names=("face", "lid_left", "tongue"))
+    front = np.argsort(head.vertices[head.triangles][..., 2].mean(1))[-24:]
+    region[front[::2]], region[front[1::2]] = 3, 4
+    head = replace(head, region=region, region_names=("face", "lid_left", "tongue", "iris_left", "iris_right"))
     settings = replace(SIX_STEPS, prune_at=(), densify_threshold=1e6)  # as many splats as at the start, in their order
     hold = replace(settings, hold_eyes_and_mouth=True)
     runs = []
@@ -303,3 +305,7 @@ def test_eyes_and_mouth_stay_in_place_where_the_settings_say_so(head, prior):
     coloured = np.abs(held.sh - start.sh).max((1, 2)) > 1e-5
     assert coloured[lid].mean() > 0.3  # colours are learnt
     assert not coloured[tongue].any()  # but for the mouth's
+    iris = np.isin(region[start.triangle], (3, 4))
+    assert coloured[iris].all()  # those of irises together
+    assert np.ptp(held.sh[iris], axis=0).max() < 1e-5
+    assert np.ptp(runs[1][1].sh[iris], axis=0).max() > 1e-3

@@ -1,18 +1,24 @@
 """The dataset-update strategy: when it paints, what it paints from, and that it goes on where it was."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from headstudio.avatar.file import save_avatar
 from headstudio.avatar.initialise import super_dense
+from headstudio.camera import orbit
+from headstudio.condition.landmarks import face_middle, landmark_points
 from headstudio.errors import UserError
+from headstudio.heads.head import Head
 from headstudio.train import repaint
 from headstudio.train.loop import TrainingStopped, likeness, train
 from headstudio.train.photometric_metrics import likeness_loss
-from headstudio.train.repaint import guidance_scale, noise_level, round_begin, round_of
-from headstudio.train.settings import TrainSettings
+from headstudio.train.repaint import guidance_scale, noise_level, round_begin, round_of, with_coarse_part
+from headstudio.train.settings import TrainSettings, get_preset
+from headstudio.train.state import Request, State
+from support.painted_avatar import shared_default_head
 from support.training import SIX_STEPS, Notes
 
 REPAINT = replace(
@@ -151,6 +157,59 @@ def test_close_ups_come_with_the_second_round_count_only_on_the_head_and_carve_n
         assert set(counts.unique().tolist()) == {0, 255}
         assert counts.eq(255).any()
     assert [pictures.shape for pictures in carving] == [rounds[1][1][:, :2, ..., :3].shape]
+
+
+@pytest.mark.parametrize("shape", [(4, 32, 32), (2, 3, 16, 20), (1, 2, 4, 4)])
+def test_coarse_parts_are_exchanged_and_all_else_stays(shape):
+    numbers = torch.Generator().manual_seed(0)
+    noise, other = torch.randn(2, *shape, generator=numbers, dtype=torch.float64)
+    mixed = with_coarse_part(noise, other)
+    for top in range(0, shape[-2], 8):
+        for left in range(0, shape[-1], 8):
+            square = (..., slice(top, top + 8), slice(left, left + 8))
+            mean = mixed[square].mean((-2, -1), keepdim=True)
+            torch.testing.assert_close(mean, other[square].mean((-2, -1), keepdim=True))
+            own = noise[square] - noise[square].mean((-2, -1), keepdim=True)
+            torch.testing.assert_close(mixed[square] - mean, own)
+
+
+def test_later_pictures_share_the_coarse_part_of_the_first_noise_but_for_close_ups(head, prior, monkeypatch):
+    noises, add_noise = [], prior.add_noise
+    monkeypatch.setattr(
+        prior, "add_noise", lambda latents, noise, t: noises.append(noise) or add_noise(latents, noise, t)
+    )
+    train(replace(REPAINT, steps=4, repaint_rounds=2, repaint_tries=1, views=3, close_ups=1), head, prior, "an orc")
+    assert len(noises) == 4  # two rounds of two scenes
+    first = noises[0][0]
+    assert all(view.equal(first) for noise in noises[:2] for view in noise)
+    for noise in noises[2:]:
+        shares = [with_coarse_part(view, first).allclose(view, atol=1e-5) for view in noise]
+        assert shares == [True, True, False]
+    assert not noises[2][0].allclose(noises[3][0], atol=0.5)
+
+
+def test_eyes_are_found_in_pictures():
+    head = shared_default_head()
+    body = Head(head)
+    settings = replace(get_preset("draft"), splats_per_triangle=1)
+    state = State.start(Request(settings, head, "", "", "an orc", "", 0), body)
+    vertices = body.rest_vertices(torch.zeros(1, body.identity_size))
+    camera = orbit([0.0, 180.0], 0.0, 2.4 * head.unit, 48.0, 128, face_middle(head, vertices))
+    scene = SimpleNamespace(camera=camera)
+    eyes = repaint._eyes(state.gaussians.pose(vertices[0], body.triangles), scene, state, 64)
+    assert eyes.shape == (2, 64, 64)
+    places = camera[0].project(landmark_points(head, vertices)[0])[0] / 2
+    columns, lines = places.long().T.tolist()
+    near = {
+        index: eyes[0, line - 1 : line + 2, column - 1 : column + 2].any()
+        for index, column, line in zip(head.landmarks.indices.tolist(), columns, lines, strict=True)
+    }
+    assert near[468]  # the irises
+    assert near[473]
+    assert not near[13]  # lip
+    assert not near[152]  # chin
+    assert 4 <= eyes[0].sum() < 64
+    assert eyes[1].sum() == 0
 
 
 def test_the_middle_of_what_covers_counts():
