@@ -8,8 +8,10 @@ agreed on, so that pictures which were painted apart grow alike.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,6 +28,7 @@ from .scenes import Scene, SceneSampler
 from .settings import TrainSettings
 from .starting_noise import surest_picture
 from .state import State, random_numbers
+from .unseen import colour_unseen
 
 _COARSE = 8  # latents
 _MARGIN = 3  # pixels of a close-up
@@ -52,13 +55,13 @@ class Rounds:
         number = round_of(state.step, settings)
         numbers, generator = random_numbers(self.seed, _ROUNDS + number)
         if number != self.number:
-            # None in the first round: close by, the noise that its pictures share means something else
-            close_ups = settings.close_ups if number else 0
-            self.scenes = [self.draw_scene(numbers, close_ups) for _ in range(settings.repaint_scenes)]
+            self.scenes = self._scenes(number, numbers)
             self.number = number
         self.painting = 0.0
         if state.painted is None or state.step == round_begin(number, settings):
             entered = time.perf_counter()
+            if number == 1 and settings.repaint_front < 180:
+                colour_unseen(state, self._scenes(0, random_numbers(self.seed, _ROUNDS)[0]))
             if number == 0:
                 state.first_noise = starting_noise(state, self.prior, self.scenes, generator)
             began = time.perf_counter()
@@ -74,6 +77,16 @@ class Rounds:
             self.painting = time.perf_counter() - entered
         row = (state.step - round_begin(number, settings)) % len(self.scenes)
         return self.scenes[row], state.painted[row].float() / 255
+
+    def _scenes(self, number: int, numbers: np.random.Generator) -> list[Scene]:
+        """The scenes of a round. The first has no close-ups, for which the noise that its pictures share would mean
+        something else, and looks at the front alone."""
+        settings = self.draw_scene.settings
+        if number:
+            return [self.draw_scene(numbers, settings.close_ups) for _ in range(settings.repaint_scenes)]
+        low, high = np.clip(settings.cameras.azimuth, -settings.repaint_front, settings.repaint_front).tolist()
+        front = replace(settings.cameras, azimuth=(low, high))
+        return [self.draw_scene(numbers, cameras=front) for _ in range(settings.repaint_scenes)]
 
     def painting_left(self, settings: TrainSettings) -> float:
         """Seconds that the rounds to come will spend on painting: they take denoising steps as their noise asks for."""

@@ -16,7 +16,7 @@ from ..heads.arrays import HeadArrays
 from ..heads.head import Head
 from ..motion.generators import MotionSampler
 from .cameras import face_azimuth, sample_cameras, sample_close_ups
-from .settings import TrainSettings
+from .settings import CameraRanges, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class SceneSampler:
         self.motion = MotionSampler(arrays)
         self.head = Head(arrays)
 
-    def __call__(self, numbers: np.random.Generator, close_ups: int = 0) -> Scene:
-        """A scene whose last ``close_ups`` pictures show the face alone."""
+    def __call__(self, numbers: np.random.Generator, close_ups: int = 0, cameras: CameraRanges | None = None) -> Scene:
+        """A scene whose last ``close_ups`` pictures show the face alone; ``cameras`` instead of the settings'."""
         settings, arrays = self.settings, self.arrays
-        size, ranges = settings.render_size, settings.cameras
+        size, ranges = settings.render_size, cameras or settings.cameras
         camera, azimuth = sample_cameras(settings.views - close_ups, arrays, size, ranges, numbers)
         expression, joints = self.motion.sample(numbers)
         if numbers.random() < settings.neutral_share:

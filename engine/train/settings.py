@@ -120,6 +120,9 @@ class TrainSettings:
     """Strategy repaint: from so many noises the first round picks the one whose picture keeps best to the prompt."""
     repaint_noise: tuple[int, int] = (980, 400)
     """Strategy repaint: timestep (of 1000) that the pictures are noised to in the first and in the last round."""
+    repaint_front: float = 180.0
+    """Strategy repaint: degrees to either side of the front within which the first round's cameras stay. What they do
+    not see takes its colours from what is next to it."""
     repaint_calm: float = 1.0
     """Strategy repaint: share of the guidance scale that the last round has; it falls evenly from the first. What the
     first rounds have settled need not be insisted on, and colours would grow ever gaudier."""
@@ -227,6 +230,7 @@ _RANGES = (
     ("timesteps late_timesteps", 0, 999),
     ("repaint_rounds repaint_scenes repaint_steps repaint_tries", 1, 1000),
     ("repaint_noise", 1, 999),
+    ("repaint_front", 1.0, 180.0),
     ("repaint_calm", 0.0, 1.0),
     ("repaint_carvings", 0, 1000),
     ("repaint_dssim", 0.0, 1.0),
@@ -253,6 +257,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
             repaint_steps=16,
             repaint_tries=6,
             repaint_noise=(980, 300),
+            repaint_front=80.0,
             repaint_calm=0.5,
             repaint_carvings=2,
             guidance_scale=3.5,
