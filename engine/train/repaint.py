@@ -30,9 +30,9 @@ from .starting_noise import surest_picture
 from .state import State, random_numbers
 from .unseen import colour_unseen
 
-_COARSE = 8  # latents
-_MARGIN = 3  # pixels of a close-up
-_GLIMPSE = 0.1  # share of a pixel that eyes must have
+_COARSE = 8  # latents: side of the squares whose mean noise all pictures share
+_MARGIN = 3  # pixels of a close-up, to the edge of the avatar
+_GLIMPSE = 0.1  # share of a pixel from which on it counts as showing an eye
 _ROUNDS = 2**33  # the streams of random numbers that rounds draw from: no step has such a number
 
 
@@ -60,7 +60,8 @@ class Rounds:
         self.painting = 0.0
         if state.painted is None or state.step == round_begin(number, settings):
             entered = time.perf_counter()
-            if number == 1 and settings.repaint_front < 180:
+            # The avatar that a run starts from has a back of its own
+            if number == 1 and settings.repaint_front < 180 and state.request.start is None:
                 colour_unseen(state, self._scenes(0, random_numbers(self.seed, _ROUNDS)[0]))
             if number == 0:
                 state.first_noise = starting_noise(state, self.prior, self.scenes, generator)

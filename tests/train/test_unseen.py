@@ -98,7 +98,7 @@ def test_the_first_round_looks_at_the_front(head, prior, monkeypatch, front, azi
         SIX_STEPS, strategy="repaint", repaint_rounds=3, repaint_scenes=6, repaint_steps=1, repaint_front=front,
         cameras=cameras,
     )  # fmt: skip
-    train(settings, head, prior, "an orc")
+    avatar = train(settings, head, prior, "an orc")
 
     def widest(scenes) -> float:
         offsets = torch.cat([scene.camera.centre for scene in scenes]) - torch.as_tensor(head.centre)
@@ -111,3 +111,5 @@ def test_the_first_round_looks_at_the_front(head, prior, monkeypatch, front, azi
         assert all(
             a.camera.world_to_camera.equal(b.camera.world_to_camera) for a, b in zip(scenes, rounds[0], strict=True)
         )
+    train(settings, head, prior, "an orc", start=avatar)
+    assert len(calls) == (front < 180)  # an avatar to start from has a back of its own
