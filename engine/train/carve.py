@@ -265,7 +265,7 @@ class Views:
     def sights(self, cloud: RiggedGaussians) -> Iterator[tuple[Sight, Outline, Tensor]]:
         """Of every picture that has an outline: where it shows the splats, its outline, and itself [S, S, 3]."""
         for scene, outlines, pictures in zip(self.scenes, self.outlines, self.pictures, strict=True):
-            vertices = self.head(scene.expression[None], scene.joints[None], self.identity[None])[0]
+            vertices = scene.vertices(self.head, self.identity)
             means = cloud.pose(vertices, self.head.triangles).means
             skin = vertices[self.head.triangles].mean(1)
             for view, (outline, picture) in enumerate(zip(outlines, pictures, strict=True)):

@@ -185,7 +185,7 @@ def likeness(
 def backward(state: State, scene: Scene, loss_of: LossOf) -> dict[str, float]:
     """Leaves the gradient of the whole loss on the parameters, and returns the loss's parts."""
     settings, head, gaussians = state.request.settings, state.head, state.gaussians
-    vertices = head(scene.expression[None], scene.joints[None], state.identity[None])[0]  # [N, 3]
+    vertices = scene.vertices(head, state.identity)
     frames = triangle_frames(vertices, head.triangles)
     posed = bind(frames, gaussians.triangle, **gaussians.parameters())
     # The pictures' gradients are collected on the posed Gaussians and go back through Eq. 5 and the head once.

@@ -159,7 +159,7 @@ def paint(
     shape = (settings.views, prior.latent_channels, prior.latent_size, prior.latent_size)
     painted = []
     for scene in scenes:
-        vertices = _posed_vertices(state, scene)
+        vertices = scene.vertices(state.head, state.identity)
         posed = state.gaussians.pose(vertices, state.head.triangles)
         noise = state.first_noise.expand(shape)
         if number:
@@ -209,8 +209,7 @@ def _paint_over(
 
 def _eyes(posed: Gaussians, scene: Scene, state: State, size: int) -> Tensor:  # [R, size, size] 0 or 1
     """The pixels of the scene's R views that show anything of an eyeball."""
-    eyeballs = torch.stack(state.eye_parts).any(0)[state.gaussians.triangle]
-    shown = share_picture(posed, eyeballs, scene.camera)
+    shown = share_picture(posed, state.eyes[state.gaussians.triangle], scene.camera)
     return (F.adaptive_max_pool2d(shown[:, None], size)[:, 0] > _GLIMPSE).float()
 
 
@@ -258,33 +257,24 @@ def _denoised(
 
 
 def with_coarse_part(
-    noise: Tensor,  # [..., C, h, w] white
-    other: Tensor,  # [..., C, h, w] white
-) -> Tensor:  # [..., C, h, w] white
+    noise: Tensor,  # [R, C, h, w] or [C, h, w], white
+    other: Tensor,  # of the same shape, white
+) -> Tensor:  # the same, white
     """``noise`` with the means of its squares of ``_COARSE`` latents exchanged for those of ``other``.
 
     From the first rounds' noise levels on, the large colours of a picture come from its noise as much as from what was
     there. Pictures that share this part of it agree on them, and go on to differ in all else.
     """
-    return noise + _square_means(other - noise)
-
-
-def _square_means(latents: Tensor) -> Tensor:  # [..., C, h, w] -> the same
-    flat = latents.flatten(0, -4) if latents.ndim > 3 else latents[None]
-    means = F.avg_pool2d(flat, _COARSE, ceil_mode=True, count_include_pad=False)
+    means = F.avg_pool2d(other - noise, _COARSE, ceil_mode=True)
     spread = means.repeat_interleave(_COARSE, -2).repeat_interleave(_COARSE, -1)
-    return spread[..., : latents.shape[-2], : latents.shape[-1]].reshape(latents.shape)
-
-
-def _posed_vertices(state: State, scene: Scene) -> Tensor:  # [N, 3]
-    return state.head(scene.expression[None], scene.joints[None], state.identity[None])[0]
+    return noise + spread[..., : noise.shape[-2], : noise.shape[-1]]
 
 
 def _most_frontal(state: State, scenes: list[Scene]) -> tuple[Scene, Tensor, int]:
     """The scene, its vertices [N, 3], and which of its views looks most straight into the face."""
     found = []
     for scene in scenes:
-        vertices = _posed_vertices(state, scene)
+        vertices = scene.vertices(state.head, state.identity)
         forward, centre = face_direction(state.head.arrays, vertices[None])
         towards = scene.camera.centre.to(centre) - centre  # [V, 3]
         cosine, view = torch.cosine_similarity(towards, forward, dim=-1).max(0)

@@ -33,6 +33,9 @@ class Scene:
     def __len__(self) -> int:
         return len(self.background)
 
+    def vertices(self, head: Head, identity: Tensor) -> Tensor:  # [S] -> [N, 3] metres
+        return head(self.expression[None], self.joints[None], identity[None])[0]
+
     def part(self, rows: slice) -> Scene:
         texts = replace(self.texts, positive=self.texts.positive[rows])
         return replace(

@@ -97,6 +97,7 @@ class State:
         self.held = torch.from_numpy(held).to(head.device)  # [M] bool
         self.natural = torch.from_numpy(request.head.triangles_in(MOUTH)).to(head.device)  # [M] bool
         self.eye_parts = [torch.from_numpy(request.head.triangles_in((part,))).to(head.device) for part in EYEBALLS]
+        self.eyes = torch.stack(self.eye_parts).any(0)  # [M] bool
         self.density = DensityControl(
             DensitySettings(
                 densify_from=settings.densify_from,

@@ -29,7 +29,7 @@ def colour_unseen(state: State, scenes: list[Scene]) -> None:
     """
     gaussians, head = state.gaussians, state.head
     seen = shown_pixels(state, scenes) >= _SEEN
-    unseen = ~seen & ~(state.natural | torch.stack(state.eye_parts).any(0))[gaussians.triangle]
+    unseen = ~seen & ~(state.natural | state.eyes)[gaussians.triangle]
     if not seen.any() or not unseen.any():
         return
     vertices = head.rest_vertices(state.identity.detach()[None])[0]
@@ -45,7 +45,7 @@ def shown_pixels(state: State, scenes: list[Scene]) -> Tensor:  # [K]
     """How many pixels each splat makes up, in all views of the scenes together."""
     total = torch.zeros(len(state.gaussians), device=state.head.device)
     for scene in scenes:
-        vertices = state.head(scene.expression[None], scene.joints[None], state.identity.detach()[None])[0]
+        vertices = scene.vertices(state.head, state.identity.detach())
         with torch.no_grad():
             posed = state.gaussians.pose(vertices, state.head.triangles)
         with torch.enable_grad():
