@@ -140,8 +140,8 @@ class TrainSettings:
     """Weight of the mean opacity: above 0, splats that nothing needs fade away. Not in the paper."""
 
     hold_eyes_and_mouth: bool = False
-    """Splats of eyes, lids, lips and mouth keep place, size and opacity, a mouth its natural colours, and iris, pupil
-    and white one colour each: they close tightly, and stay clear. Not in the paper."""
+    """Splats of eyes, lids, lips, mouth and the neck's cut keep place, size and opacity, a mouth its natural colours,
+    and iris, pupil and white one colour each: they shut, and stay clear. Not in the paper."""
 
     densify_from: float = 0.06
     """Fraction of the run at which splats are first cloned and split."""

@@ -93,7 +93,7 @@ class State:
         groups = [{"name": n, "params": [p], "rate": rates[n]} for n, p in self.gaussians.parameters().items()]
         groups.append({"name": "identity", "params": [self.identity], "rate": settings.lr_shape})
         self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=1e-15)
-        held = request.head.triangles_in((*EYEBALLS, *MOUTH, "socket", "lid", "lips"))
+        held = request.head.triangles_in((*EYEBALLS, *MOUTH, "socket", "lid", "lips", "neck_cap"))
         self.held = torch.from_numpy(held).to(head.device)  # [M] bool
         self.natural = torch.from_numpy(request.head.triangles_in(MOUTH)).to(head.device)  # [M] bool
         self.eye_parts = [torch.from_numpy(request.head.triangles_in((part,))).to(head.device) for part in EYEBALLS]
@@ -149,13 +149,14 @@ class State:
             self.optimiser.param_groups[-1]["params"] = []
 
     def hold_eyes_and_mouth(self) -> None:
-        """Takes the gradient from all but the colours of the splats of eyes, lids, lips and mouth, and within the
-        mouth from the colours too, where the settings say so. White, iris and pupil change their colours as wholes, in
-        both eyes alike.
+        """Takes the gradient from all but the colours of the splats of eyes, lids, lips, mouth and the neck's cut, and
+        within the mouth from the colours too, where the settings say so. White, iris and pupil change their colours as
+        wholes, in both eyes alike.
 
         Pictures as small as a draft's show the inside of a mouth on a few pixels, and mostly not at all: what they
         teach there is noise, and lips that turn transparent to match it. Of an eye they show more, but no two have it
-        look quite the same way: each splat by itself would learn a blend of iris, white and lid.
+        look quite the same way: each splat by itself would learn a blend of iris, white and lid. The cut through the
+        neck is seen from below alone, and tears open if its splats leave to serve other views.
         """
         if self.request.settings.hold_eyes_and_mouth:
             triangle, splats = self.gaussians.triangle, self.gaussians
