@@ -74,7 +74,7 @@ def train(
     head = Head(arrays, device)
     strategy = None if settings.strategy == "repaint" else get_strategy(settings.strategy)
     phases = timestep_phases(settings.timesteps, settings.late_timesteps, settings.late_from)
-    draw_scene = SceneSampler(settings, arrays, PromptEmbeddings.encode(prior, prompt, negative), head.device)
+    draw_scene = SceneSampler(settings, head, PromptEmbeddings.encode(prior, prompt, negative))
     rounds = Rounds(prior, draw_scene, seed)
 
     state = None

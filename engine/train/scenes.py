@@ -12,7 +12,6 @@ from torch import Tensor
 from ..camera import Camera, joined
 from ..condition.landmarks import face_middle
 from ..guidance.prompts import PromptEmbeddings, Texts
-from ..heads.arrays import HeadArrays
 from ..heads.head import Head
 from ..motion.generators import MotionSampler
 from .cameras import face_azimuth, sample_cameras, sample_close_ups
@@ -56,33 +55,31 @@ class Scene:
 class SceneSampler:
     """Draws scenes as the settings say; the same random numbers give the same scene."""
 
-    def __init__(
-        self, settings: TrainSettings, arrays: HeadArrays, texts: PromptEmbeddings, device: torch.device | str
-    ):
-        self.settings, self.arrays, self.texts, self.device = settings, arrays, texts, device
-        self.motion = MotionSampler(arrays)
-        self.head = Head(arrays)
+    def __init__(self, settings: TrainSettings, head: Head, texts: PromptEmbeddings):
+        self.settings, self.head, self.texts = settings, head, texts
+        self.motion = MotionSampler(head.arrays)
 
     def __call__(self, numbers: np.random.Generator, close_ups: int = 0, cameras: CameraRanges | None = None) -> Scene:
         """A scene whose last ``close_ups`` pictures show the face alone; ``cameras`` instead of the settings'."""
-        settings, arrays = self.settings, self.arrays
+        settings, arrays, device = self.settings, self.head.arrays, self.head.device
         size, ranges = settings.render_size, cameras or settings.cameras
         camera, azimuth = sample_cameras(settings.views - close_ups, arrays, size, ranges, numbers)
         expression, joints = self.motion.sample(numbers)
         if numbers.random() < settings.neutral_share:
             expression, joints = np.zeros_like(expression), np.zeros_like(joints)
         turn = face_azimuth(arrays, joints)
+        expression, joints = (torch.as_tensor(values).to(device) for values in (expression, joints))
         if close_ups:
-            vertices = self.head(torch.as_tensor(expression)[None], torch.as_tensor(joints)[None])
-            face = face_middle(arrays, vertices)[0]
+            vertices = self.head(expression[None], joints[None])
+            face = face_middle(arrays, vertices)[0].cpu()
             close, close_azimuth = sample_close_ups(close_ups, face, turn, arrays.unit, size, ranges, numbers)
             camera, azimuth = joined(camera, close), torch.cat([azimuth, close_azimuth])
         return Scene(
-            camera=camera.to(self.device),
-            background=backgrounds(settings, numbers).to(self.device),
+            camera=camera.to(device),
+            background=backgrounds(settings, numbers).to(device),
             texts=self.texts.at(azimuth - turn),
-            expression=torch.as_tensor(expression).to(self.device),
-            joints=torch.as_tensor(joints).to(self.device),
+            expression=expression,
+            joints=joints,
             close_up=torch.arange(settings.views) >= settings.views - close_ups,
         )
 

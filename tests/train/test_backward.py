@@ -29,7 +29,7 @@ def setting_up(head_arrays, prior, settings):
         for parameter in (state.identity, state.gaussians.offsets, state.gaussians.log_scales, state.gaussians.quats):
             parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     rng, generator = np.random.default_rng(4), torch.Generator().manual_seed(4)
-    draw = SceneSampler(settings, head_arrays, PromptEmbeddings.encode(prior, "an orc", "ugly"), "cpu")
+    draw = SceneSampler(settings, head, PromptEmbeddings.encode(prior, "an orc", "ugly"))
     noise = torch.randn(settings.views, 3, prior.latent_size, prior.latent_size, generator=generator)
     return state, draw(rng), torch.tensor([30, 300, 700]), noise
 

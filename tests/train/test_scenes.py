@@ -15,7 +15,7 @@ from support.training import SIX_STEPS
 @pytest.fixture
 def draw(head, prior):
     settings = replace(SIX_STEPS, views=6, neutral_share=0.0)
-    return SceneSampler(settings, head, PromptEmbeddings.encode(prior, "an orc", ""), "cpu")
+    return SceneSampler(settings, Head(head), PromptEmbeddings.encode(prior, "an orc", ""))
 
 
 @pytest.mark.parametrize("close_ups", [0, 1, 4])

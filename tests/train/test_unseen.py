@@ -29,9 +29,9 @@ def state():
 
 
 @pytest.fixture
-def front(prior):
+def front(state, prior):
     """A scene that two cameras see from before the face."""
-    draw = SceneSampler(SETTINGS, shared_default_head(), PromptEmbeddings.encode(prior, "an orc", ""), "cpu")
+    draw = SceneSampler(SETTINGS, state.head, PromptEmbeddings.encode(prior, "an orc", ""))
     return draw(np.random.default_rng(1), cameras=replace(SETTINGS.cameras, azimuth=(-30.0, 30.0)))
 
 
