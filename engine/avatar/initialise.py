@@ -23,6 +23,7 @@ NATURAL_COLOURS = {  # words in the names of regions, sRGB
     "mouth_cavity": (0.30, 0.10, 0.10),
 }
 _THIN = 0.3  # of a splat's size along the surface: how thick lids and lips are
+_CUT = 0.6  # of a splat's size: how large those on the neck's cut are; with the neck's walls behind, they close it
 _MIN_SCALE = 1e-6  # metres; points that coincide must still have a logarithm
 
 
@@ -97,6 +98,16 @@ def thin_lids_and_lips(gaussians: RiggedGaussians, head: HeadArrays) -> None:
     """
     thin = torch.from_numpy(head.triangles_in(("lid", "lips"))).to(gaussians.triangle.device)[gaussians.triangle]
     gaussians.log_scales[thin, 1] += math.log(_THIN)  # the second axis of a triangle's frame is its normal
+
+
+@torch.no_grad()
+def shrink_neck_cut(gaussians: RiggedGaussians, head: HeadArrays) -> None:
+    """Shrinks the splats that close the cut through the neck, in place.
+
+    Its triangles are long, and their splats large: at full size they stand out around the neck's rim as a haze.
+    """
+    cut = torch.from_numpy(head.triangles_in(("neck_cap",))).to(gaussians.triangle.device)[gaussians.triangle]
+    gaussians.log_scales[cut] += math.log(_CUT)
 
 
 def even_barycentric(count: int) -> Tensor:

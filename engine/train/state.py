@@ -14,7 +14,7 @@ from .. import __version__
 from ..avatar.binding import triangle_frames
 from ..avatar.density import DensityControl, DensitySettings, replace_rows
 from ..avatar.file import Avatar, bake_identity
-from ..avatar.initialise import paint_eyes_and_mouth, super_dense, thin_lids_and_lips
+from ..avatar.initialise import paint_eyes_and_mouth, shrink_neck_cut, super_dense, thin_lids_and_lips
 from ..avatar.rigged import RiggedGaussians
 from ..avatar.sh_rotation import SH_C0
 from ..errors import UserError
@@ -135,6 +135,7 @@ class State:
         if settings.hold_eyes_and_mouth:
             paint_eyes_and_mouth(gaussians, request.head)
             thin_lids_and_lips(gaussians, request.head)
+            shrink_neck_cut(gaussians, request.head)
         return State(request, head, gaussians, torch.zeros(head.identity_size, device=head.device))
 
     def set_rates(self) -> None:

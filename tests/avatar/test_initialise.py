@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,11 +13,15 @@ from headstudio.avatar.initialise import (
     even_barycentric,
     neighbour_distance,
     paint_eyes_and_mouth,
+    shrink_neck_cut,
     super_dense,
     thin_lids_and_lips,
 )
 from headstudio.avatar.sh_rotation import SH_C0
+from headstudio.camera import orbit
+from headstudio.evaluate.coverage import silhouette
 from headstudio.heads.head import Head
+from headstudio.rasterise import rasterise
 from support.painted_avatar import shared_default_head
 from support.synthetic_head import synthetic_head
 
@@ -151,3 +158,27 @@ def test_lids_and_lips_are_flat_on_the_surface():
     torch.testing.assert_close(thickness[flat], torch.full_like(thickness[flat], 0.3), atol=1e-3, rtol=0)
     torch.testing.assert_close(thickness[~flat], torch.ones_like(thickness[~flat]), atol=1e-3, rtol=0)
     assert torch.equal(posed.scales[:, [0, 2]], round_scales[:, [0, 2]])
+
+
+def test_the_neck_s_cut_is_closed_without_a_haze_around_its_rim():
+    arrays = shared_default_head()
+    head = Head(arrays)
+    in_cut = arrays.triangles_in(("neck_cap",))
+    whole = super_dense(head.template, head.triangles, 2, opacity=0.95)
+    cut = torch.from_numpy(in_cut)[whole.triangle]
+    camera = orbit([0.0], -80.0, 2.4 * arrays.unit, 48.0, 192, torch.as_tensor(arrays.centre))[0]
+    shape = silhouette(arrays.vertices, arrays.triangles[in_cut], camera)  # all of it is in sight from below
+    inner = cv2.erode(shape.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+    def alpha(opacity_logits):
+        gaussians = replace(whole, opacity_logits=opacity_logits)
+        return rasterise(gaussians.pose(head.template, head.triangles), camera).alpha.reshape(shape.shape).numpy()
+
+    alone = whole.opacity_logits.masked_fill(~cut, -20.0)
+    before, haze = whole.log_scales.clone(), alpha(alone)[~shape].sum()
+    shrink_neck_cut(whole, arrays)
+    assert alpha(alone)[~shape].sum() < 0.15 * haze
+    closed = alpha(whole.opacity_logits)[inner]
+    assert closed.mean() > 0.999
+    assert closed.min() > 0.95
+    assert torch.equal(whole.log_scales[~cut], before[~cut])
