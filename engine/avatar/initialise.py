@@ -86,8 +86,7 @@ def super_dense(
 def paint_eyes_and_mouth(gaussians: RiggedGaussians, head: HeadArrays) -> None:
     """Gives the splats of eyes and mouth the colours that they have by nature, in place: pictures rarely show them."""
     for word, colour in NATURAL_COLOURS.items():
-        inside = torch.from_numpy(head.triangles_in((word,))).to(gaussians.triangle.device)[gaussians.triangle]
-        gaussians.sh[inside, 0] = (torch.tensor(colour).to(gaussians.sh) - 0.5) / SH_C0
+        gaussians.sh[_in_regions(gaussians, head, word), 0] = (torch.tensor(colour).to(gaussians.sh) - 0.5) / SH_C0
 
 
 @torch.no_grad()
@@ -96,8 +95,8 @@ def thin_lids_and_lips(gaussians: RiggedGaussians, head: HeadArrays) -> None:
 
     Round ones stand out over the edges of an opening: they would hide a quarter of an open mouth.
     """
-    thin = torch.from_numpy(head.triangles_in(("lid", "lips"))).to(gaussians.triangle.device)[gaussians.triangle]
-    gaussians.log_scales[thin, 1] += math.log(_THIN)  # the second axis of a triangle's frame is its normal
+    # The second axis of a triangle's frame is its normal
+    gaussians.log_scales[_in_regions(gaussians, head, "lid", "lips"), 1] += math.log(_THIN)
 
 
 @torch.no_grad()
@@ -106,8 +105,12 @@ def shrink_neck_cut(gaussians: RiggedGaussians, head: HeadArrays) -> None:
 
     Its triangles are long, and their splats large: at full size they stand out around the neck's rim as a haze.
     """
-    cut = torch.from_numpy(head.triangles_in(("neck_cap",))).to(gaussians.triangle.device)[gaussians.triangle]
-    gaussians.log_scales[cut] += math.log(_CUT)
+    gaussians.log_scales[_in_regions(gaussians, head, "neck_cap")] += math.log(_CUT)
+
+
+def _in_regions(gaussians: RiggedGaussians, head: HeadArrays, *words: str) -> Tensor:  # [K] bool
+    """Splats on the triangles of ``HeadArrays.triangles_in``."""
+    return torch.from_numpy(head.triangles_in(words)).to(gaussians.triangle.device)[gaussians.triangle]
 
 
 def even_barycentric(count: int) -> Tensor:
