@@ -18,6 +18,7 @@ from ..errors import UserError
 from .load import load_diffusers, load_tokenizer, load_transformers, read_config, read_vocabulary
 from .locate import locate_prior, revision_of
 
+_LEAST_ALPHA = 2.0**-24  # alpha_bar, as diffusers has it where it would be 0
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -67,7 +68,9 @@ class Prior:
             scheduler = DDPMScheduler.from_config(scheduler_config)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise UserError(f"The scheduler of the prior {name} is of no known kind: {error}") from error
-        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.to(self.device, torch.float32)  # [timesteps] alpha_bar
+        # A schedule may end in pure noise, in which no clean picture can be found by dividing by the square root of 0
+        alphas = scheduler.alphas_cumprod.clamp_min(_LEAST_ALPHA)
+        self.alphas_cumprod: Tensor = alphas.to(self.device, torch.float32)  # [timesteps] alpha_bar
         self.prediction_type: str = scheduler.config.prediction_type
         self.latent_size = _side(unet.config.sample_size)
         halvings = _halvings(vae) if vae is not None else 0

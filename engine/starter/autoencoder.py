@@ -49,6 +49,8 @@ class AutoencoderRun(RunSettings):
     """An error at an iris counts so much more: it is three pixels wide, and its colour is the first to go."""
     like_weight: float = 0.1
     """Weight of the absolute difference from the latents of the autoencoder that it is to be like, if any."""
+    keep_latents: bool = False
+    """Only the decoder learns: a denoiser that was trained on the latents of the one it is like needs no training."""
     spoilt: float = 0.06
     network: AutoencoderSettings = field(default_factory=AutoencoderSettings)
 
@@ -103,7 +105,8 @@ class AutoencoderTrainer:
         generator: torch.Generator,
     ) -> Tensor:
         vae = self.learner.networks["vae"]
-        latents = vae.encode(pixels.to(getattr(torch, self.settings.precision))).latents
+        with torch.set_grad_enabled(not self.settings.keep_latents):
+            latents = vae.encode(pixels.to(getattr(torch, self.settings.precision))).latents
         noise = self.settings.noise * torch.randn(latents.shape, generator=generator)
         copy = vae.decode(latents + noise.to(latents.dtype)).sample.float()
         error = copy - pixels
@@ -116,7 +119,7 @@ class AutoencoderTrainer:
             + self.settings.colour_weight * colour
             + self.settings.size_weight * latents.float().square().mean()
         )
-        if self.like is not None:
+        if self.like is not None and not self.settings.keep_latents:
             with torch.no_grad():
                 before = self.like.encode(pixels).latents
             loss = loss + self.settings.like_weight * (latents.float() - before).abs().mean()
@@ -191,12 +194,16 @@ def main() -> None:
     add_run_arguments(parser, AutoencoderRun())
     parser.add_argument("--data", type=Path, required=True, help="folder of shards (headstudio.starter.dataset)")
     parser.add_argument("--like", type=Path, help="folder of a finished autoencoder; only when a run begins")
+    parser.add_argument("--keep-latents", action="store_true", help="train the decoder alone")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.like is not None and not (arguments.out / LIKE).is_dir():
         like = kept_autoencoder(arguments.like) or parser.error(f"there is no autoencoder in {arguments.like}")
         like.save_pretrained(arguments.out / LIKE)
-    settings, data = AutoencoderRun(**run_settings(arguments)), ShardFolder(arguments.data)
+    elif arguments.keep_latents and not (arguments.out / LIKE).is_dir():
+        parser.error("--keep-latents keeps those of another autoencoder: name it with --like")
+    settings = AutoencoderRun(**run_settings(arguments), keep_latents=arguments.keep_latents)
+    data = ShardFolder(arguments.data)
     trainer = AutoencoderTrainer(settings, data, kept_autoencoder(arguments.out / LIKE))
     run(trainer, arguments.out, until=deadline(arguments))
 

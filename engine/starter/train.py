@@ -45,7 +45,7 @@ class StarterSettings(RunSettings):
     snr_limit: float = 5.0
     """The squared error of the clean latents counts by its SNR within these limits. The upper one is min-SNR weighting;
     without the lower one a short training hardly learns where a head's large shapes come from, the noisiest steps."""
-    eye_weight: float = 10.0
+    eye_weight: float = 40.0
     """An error at an iris counts so much more: both are a thousandth of a picture."""
     batches: BatchSettings = field(default_factory=BatchSettings)
     networks: NetworkSettings = field(default_factory=NetworkSettings)

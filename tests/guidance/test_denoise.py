@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from headstudio.guidance.denoise import denoise
 from headstudio.guidance.prior import Prior
 from support.tiny_prior import write_tiny_prior
@@ -32,6 +33,27 @@ def test_a_prior_that_is_sure_leads_every_start_to_its_picture(prior, monkeypatc
     for start, steps in ((999, 7), (400, 1), (50, 3)):
         clean = denoise(prior, noisy, start, steps, text, text[0], condition, scale, 3.0)
         torch.testing.assert_close(clean, truth.expand(2, -1, -1, -1), atol=1e-3, rtol=0)
+
+
+def test_a_schedule_may_end_in_pure_noise(tmp_path):
+    """There the velocity is the picture itself, negated, and the noise that is taken out says nothing of it."""
+    folder = write_tiny_prior(tmp_path, vae=True, prediction_type="v_prediction", pure_noise=True)
+    prior = Prior.load(folder, device="cpu")
+    truth = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    alphas = DDPMScheduler.from_pretrained(folder / "scheduler").alphas_cumprod.double()
+    assert alphas[-1] == 0
+
+    def velocity(latents, t, *_, **__):
+        alpha = alphas[t][:, None, None, None]
+        noise = (latents - alpha.sqrt() * truth) / (1 - alpha).sqrt()
+        return ((alpha.sqrt() * noise - (1 - alpha).sqrt() * truth).float(),)
+
+    prior.unet.forward = velocity
+    noisy, condition, scale = arguments(prior, 2)
+    text = prior.encode_text(["a", "b"])
+    for start, steps in ((999, 1), (999, 8), (980, 8)):
+        clean = denoise(prior, noisy, start, steps, text, text[0], condition, scale, 3.0)
+        torch.testing.assert_close(clean, truth.expand(2, -1, -1, -1), atol=5e-3, rtol=0)
 
 
 def test_one_step_is_the_predicted_clean_picture(prior):

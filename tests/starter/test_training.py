@@ -265,6 +265,18 @@ def test_an_autoencoder_that_is_like_another_keeps_its_latents(folder, encoders,
     assert trained_autoencoder(tmp_path, data).config.scaling_factor == model.config.scaling_factor
 
 
+def test_a_decoder_may_learn_alone(folder, encoders, tmp_path):
+    data = ShardFolder(folder)
+    trained_autoencoder(encoders / "autoencoder", data).save_pretrained(tmp_path / LIKE)
+    settings = replace(AUTOENCODER, steps=40, batch=8, average=0.9, learning_rate=5e-3, keep_latents=True)
+    trainer = AutoencoderTrainer(settings, data, kept_autoencoder(tmp_path / LIKE))
+    before, psnr = trainer.finished().state_dict(), trainer.held_out()["psnr"]
+    run(trainer, tmp_path)
+    after = trained_autoencoder(tmp_path, data).state_dict()
+    assert {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])} == {"decoder"}
+    assert trainer.held_out()["psnr"] > psnr
+
+
 def test_sentences_say_what_their_rows_mean():
     texts, rows = sentences(200, np.random.default_rng(0), thorough=1.0, spoilt=0.5)
     assert all(rows[name].max() < len(values) for name, values in ATTRIBUTES.items())

@@ -27,6 +27,7 @@ def write_tiny_prior(
     seed: int = 0,
     prediction_type: str = "epsilon",
     vocabulary: list[str] | None = None,
+    pure_noise: bool = False,  # a schedule that leaves nothing of the picture at its last step
 ) -> Path:
     """Write an ordinary diffusers folder and return it: in pixel space, or with an autoencoder that halves the side.
 
@@ -91,7 +92,11 @@ def write_tiny_prior(
     text_encoder.save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     DDPMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=prediction_type
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type=prediction_type,
+        rescale_betas_zero_snr=pure_noise,
     ).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionControlNetPipeline",
