@@ -106,9 +106,12 @@ def round_begin(number: int, settings: TrainSettings) -> int:
 
 
 def noise_level(number: int, settings: TrainSettings, timesteps: int = 1000) -> int:
-    """Timestep that a round's pictures are noised to: from the first to the last of ``repaint_noise``, evenly."""
-    first, last = settings.repaint_noise
-    return round((first + (last - first) * _share(number, settings)) * timesteps / 1000)
+    """Timestep that a round's pictures are noised to: ``repaint_start``, then evenly from the first to the last of
+    ``repaint_noise``."""
+    second, last = settings.repaint_noise
+    share = (number - 1) / max(settings.repaint_rounds - 2, 1)
+    level = second + (last - second) * share if number else settings.repaint_start
+    return round(level * timesteps / 1000)
 
 
 def guidance_scale(number: int, settings: TrainSettings) -> float:

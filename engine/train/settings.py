@@ -118,8 +118,10 @@ class TrainSettings:
     """Strategy repaint: denoising steps from pure noise; from less noise proportionally fewer."""
     repaint_tries: int = 1
     """Strategy repaint: from so many noises the first round picks the one whose picture keeps best to the prompt."""
-    repaint_noise: tuple[int, int] = (980, 400)
-    """Strategy repaint: timestep (of 1000) that the pictures are noised to in the first and in the last round."""
+    repaint_start: int = 980
+    """Strategy repaint: timestep (of 1000) that the first round's pictures are noised to."""
+    repaint_noise: tuple[int, int] = (835, 400)
+    """Strategy repaint: the same of the second and of the last round; between them it falls evenly."""
     repaint_front: float = 180.0
     """Strategy repaint: degrees to either side of the front within which the first round's cameras stay. What they do
     not see takes its colours from what is next to it."""
@@ -229,7 +231,7 @@ _RANGES = (
     ("guidance_scale negative_scale control_scale", 0.0, 1000.0),
     ("timesteps late_timesteps", 0, 999),
     ("repaint_rounds repaint_scenes repaint_steps repaint_tries", 1, 1000),
-    ("repaint_noise", 1, 999),
+    ("repaint_start repaint_noise", 1, 999),
     ("repaint_front", 1.0, 180.0),
     ("repaint_calm", 0.0, 1.0),
     ("repaint_carvings", 0, 1000),
@@ -256,7 +258,7 @@ PRESETS: dict[str, tuple[str, TrainSettings]] = {
             repaint_scenes=8,
             repaint_steps=16,
             repaint_tries=6,
-            repaint_noise=(980, 300),
+            repaint_noise=(780, 290),
             repaint_front=80.0,
             repaint_calm=0.5,
             repaint_carvings=2,

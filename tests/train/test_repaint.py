@@ -38,9 +38,10 @@ def test_rounds_share_the_run(steps, rounds):
 
 
 def test_noise_falls_from_the_first_to_the_last_round():
-    settings = TrainSettings(repaint_rounds=5, repaint_noise=(900, 300))
-    assert [noise_level(number, settings) for number in range(5)] == [900, 750, 600, 450, 300]
-    assert noise_level(0, replace(settings, repaint_rounds=1)) == 900
+    settings = TrainSettings(repaint_rounds=5, repaint_start=950, repaint_noise=(900, 300))
+    assert [noise_level(number, settings) for number in range(5)] == [950, 900, 700, 500, 300]
+    assert noise_level(0, replace(settings, repaint_rounds=1)) == 950
+    assert noise_level(1, replace(settings, repaint_rounds=2)) == 900
     assert noise_level(4, settings, timesteps=100) == 30
 
 
