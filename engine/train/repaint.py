@@ -109,19 +109,18 @@ def noise_level(number: int, settings: TrainSettings, timesteps: int = 1000) -> 
     """Timestep that a round's pictures are noised to: ``repaint_start``, then evenly from the first to the last of
     ``repaint_noise``."""
     second, last = settings.repaint_noise
-    share = (number - 1) / max(settings.repaint_rounds - 2, 1)
-    level = second + (last - second) * share if number else settings.repaint_start
-    return round(level * timesteps / 1000)
+    later = second + (last - second) * _share(number - 1, settings.repaint_rounds - 1)
+    return round((later if number else settings.repaint_start) * timesteps / 1000)
 
 
 def guidance_scale(number: int, settings: TrainSettings) -> float:
     """The guidance scale of a round: from ``guidance_scale`` to the share of it that ``repaint_calm`` says, evenly."""
-    return settings.guidance_scale * (1 + (settings.repaint_calm - 1) * _share(number, settings))
+    return settings.guidance_scale * (1 + (settings.repaint_calm - 1) * _share(number, settings.repaint_rounds))
 
 
-def _share(number: int, settings: TrainSettings) -> float:
-    """How far a round is between the first, 0, and the last, 1."""
-    return number / max(settings.repaint_rounds - 1, 1)
+def _share(number: int, rounds: int) -> float:
+    """How far a round is between the first of so many, 0, and the last, 1."""
+    return number / max(rounds - 1, 1)
 
 
 @torch.no_grad()
